@@ -1,0 +1,455 @@
+//! Moving the operation that holds the lock forward, as far as the state allows.
+//!
+//! ```text
+//!  Queued ──► (Confirming) ──► Running ──► … ──► Succeeded
+//!                                │  ▲
+//!                         stuck  ▼  │ condition true again, retry
+//!                              Blocked ──abort──► Aborting ──► Aborted
+//! ```
+
+use crate::assign::{renumber, wanted};
+use crate::assignment::Run;
+use crate::condition::{Condition, condition, standing};
+use crate::event::EventKind;
+use crate::ids::{Generation, NodeId, OperationId, Right, Token};
+use crate::journal::Journal;
+use crate::operation::{
+    Blocked, Bring, Course, HoldMode, Holder, Operation, Request, Status, Step, StepRecord,
+};
+use crate::plan::{ending, order_start, plan};
+use crate::policy::{HISTORY_MAX, TASK_ATTEMPTS_MAX};
+use crate::state::{DatabaseRecord, Desired, Fleet, Lock};
+use crate::time::Time;
+
+/// Circumstances of one entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    /// Its log index.
+    pub(crate) index: u64,
+    /// The state's time.
+    pub(crate) time: Time,
+    /// The wall clock, for people.
+    pub(crate) wall_ms: u64,
+    /// When the last leader was promoted.
+    pub(crate) promoted: Time,
+}
+
+/// Whether every node was heard since the last promotion, or has been given the time for it.
+pub(crate) fn settled(fleet: &Fleet, now: Now) -> bool {
+    fleet.nodes.values().all(|node| node.heard >= now.promoted)
+        || now.time.since(now.promoted) >= fleet.policy.contact_timeout
+}
+
+/// Moves on until nothing more can be done in this entry.
+pub(crate) fn advance(fleet: &mut Fleet, now: Now, journal: &mut Journal) {
+    loop {
+        renumber(fleet, now.index);
+        if fleet.current().is_none() {
+            if !next(fleet, now, journal) {
+                return;
+            }
+            continue;
+        }
+        if !step(fleet, now, journal) {
+            return;
+        }
+    }
+}
+
+/// Lets the head of the queue begin; says whether anything changed.
+fn next(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
+    let Some(id) = fleet.queue.front().cloned() else { return false };
+    let confirm_timeout = fleet.policy.confirm_timeout;
+    let Some(operation) = fleet.operation_mut(&id) else {
+        fleet.queue.pop_front();
+        return true;
+    };
+    match operation.status {
+        Status::Queued if operation.waited && operation.by != AUTOMATIC => {
+            operation.status = Status::Confirming(now.time + confirm_timeout);
+            false
+        }
+        Status::Queued => {
+            begin(fleet, &id, now, journal);
+            true
+        }
+        Status::Confirming(_) => false,
+        Status::Running | Status::Blocked(_) | Status::Aborting | Status::Succeeded | Status::Aborted(_) => {
+            fleet.queue.pop_front();
+            true
+        }
+    }
+}
+
+/// Who asks for the starts that a fleet makes by itself.
+pub const AUTOMATIC: &str = "soloist";
+
+/// Gives the lock to an operation and fixes its plan.
+pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut Journal) {
+    fleet.queue.retain(|queued| queued != id);
+    let Some(operation) = fleet.operation(id).cloned() else { return };
+    let (steps, solo) = match plan(fleet, &operation) {
+        Ok(planned) => planned,
+        Err(why) => {
+            close(fleet, id, Status::Aborted(why), now, journal);
+            return;
+        }
+    };
+    let token = Token(now.index);
+    fleet.lock = Lock::Held { operation: id.clone(), token, since: now.time, since_wall_ms: now.wall_ms };
+    match operation.request {
+        Request::Start { install, .. } => {
+            fleet.desired = Desired::Run;
+            fleet.active |= !install;
+        }
+        Request::Stop => fleet.desired = Desired::Stop,
+        Request::Hold { .. } | Request::Plugin { .. } => {}
+    }
+    let pre_grant = fleet.policy.pre_grant_timeout;
+    // A new number for every node: its acknowledgement proves that the node can be reached.
+    for node in fleet.nodes.values_mut() {
+        node.assignment.generation = Generation(now.index);
+        node.assignment.token = Some(token);
+    }
+    if let Some(operation) = fleet.operation_mut(id) {
+        operation.status = Status::Running;
+        operation.token = Some(token);
+        operation.began = Some(Generation(now.index));
+        operation.plan = steps;
+        operation.solo = solo;
+        operation.since = now.time;
+        operation.grant_by = Some(operation.grant_by.map_or(now.time + pre_grant, |by| by));
+    }
+    journal.operation(id, EventKind::LockTaken(token));
+}
+
+/// Looks at the current step; says whether anything changed.
+fn step(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
+    let Some(operation) = fleet.current() else { return false };
+    if operation.step().is_none() {
+        let id = operation.id.clone();
+        finish(fleet, &id, now, journal);
+        return true;
+    }
+    if let Some((node, what)) = standing(fleet, operation) {
+        let task_runs = matches!(operation.step(), Some(Step::Task { .. } | Step::Released));
+        note_breach(fleet, &node, &what, journal);
+        if !task_runs {
+            block(fleet, Blocked::Breach(node, what), journal);
+            return false;
+        }
+        // What already runs is judged by its end; what comes next is blocked.
+        let Some(operation) = fleet.current() else { return false };
+        if condition(fleet, operation, settled(fleet, now)) == Condition::Met {
+            block(fleet, Blocked::Breach(node, what), journal);
+            return false;
+        }
+    }
+    if clear(fleet) {
+        return true;
+    }
+    grant_right(fleet, now);
+    renumber(fleet, now.index);
+    let Some(operation) = fleet.current() else { return false };
+    match condition(fleet, operation, settled(fleet, now)) {
+        Condition::Met => {
+            met(fleet, now, journal);
+            true
+        }
+        Condition::Wait(_) => {
+            unblock(fleet, journal);
+            false
+        }
+        Condition::Stuck(blocked) => {
+            block(fleet, blocked, journal);
+            end_waiting_abort(fleet, now, journal)
+        }
+        Condition::Again => again(fleet, now, journal),
+        Condition::Hopeless(why) => {
+            let id = operation.id.clone();
+            turn(fleet, &id, Course::Restore, false, &why, now, journal);
+            true
+        }
+    }
+}
+
+/// Marks the end of clearing: every node of the last attempt is proven stopped.
+fn clear(fleet: &mut Fleet) -> bool {
+    let Some(operation) = fleet.current() else { return false };
+    let stopped = |name: &NodeId| fleet.nodes.get(name).is_none_or(|node| node.stop_evidence.is_some());
+    if operation.clearing.is_empty() || !operation.clearing.iter().all(stopped) {
+        return false;
+    }
+    if let Some(operation) = fleet.current_mut() {
+        operation.clearing.clear();
+    }
+    true
+}
+
+/// Makes the right to install, once, when the step that uses it may begin.
+fn grant_right(fleet: &mut Fleet, now: Now) {
+    let ready = settled(fleet, now);
+    let Some(operation) = fleet.current_mut() else { return };
+    let asks = matches!(operation.step(), Some(Step::Serving { bring: Bring::Migrate, .. }));
+    if asks && operation.right.is_none() && operation.clearing.is_empty() && ready {
+        operation.right = Some(Right(now.index));
+    }
+}
+
+/// The step's condition is true: record it and go to the next one.
+fn met(fleet: &mut Fleet, now: Now, journal: &mut Journal) {
+    unblock(fleet, journal);
+    let accept_timeout = fleet.policy.accept_timeout;
+    let Some(operation) = fleet.current() else { return };
+    let (id, done) = (operation.id.clone(), operation.step().cloned());
+    match &done {
+        Some(Step::Serving { nodes, .. }) => {
+            if let Some(first) = nodes.first().cloned() {
+                remember_database(fleet, &first, journal);
+            }
+        }
+        Some(Step::Reachable { absent_ok: true, .. }) => {
+            let rest = order_start(fleet, operation);
+            if let Some(operation) = fleet.operation_mut(&id) {
+                operation.plan.truncate(1);
+                operation.plan.extend(rest);
+            }
+        }
+        _ => {}
+    }
+    let Some(operation) = fleet.operation_mut(&id) else { return };
+    if let Some(done) = &done {
+        journal.operation(&id, EventKind::StepDone(done.to_string()));
+        operation.records.push(StepRecord {
+            step: done.to_string(),
+            began: operation.since,
+            ended: now.time,
+            attempts: operation.attempt,
+        });
+    }
+    match done {
+        Some(Step::Granted) => {
+            operation.granted = Some(now.time);
+            if let Some(token) = operation.token {
+                journal.operation(&id, EventKind::Granted(token));
+            }
+        }
+        Some(Step::Task { .. }) => operation.changed = Some(Generation(now.index)),
+        _ => {}
+    }
+    enter(operation, operation.cursor + 1, now, accept_timeout);
+}
+
+fn enter(operation: &mut Operation, cursor: u32, now: Now, accept_timeout: crate::time::Millis) {
+    operation.cursor = cursor;
+    operation.attempt = 1;
+    operation.since = now.time;
+    operation.overdue = false;
+    operation.absent.clear();
+    operation.clearing.clear();
+    let all_stopped = matches!(operation.request, Request::Hold { mode: HoldMode::AllStopped, .. });
+    let starts_more = match operation.step() {
+        Some(Step::Serving { nodes, bring: Bring::Plain }) => {
+            all_stopped || nodes.iter().any(|node| Some(node) != operation.solo.as_ref())
+        }
+        _ => false,
+    };
+    if operation.exclusive() && starts_more {
+        operation.exclusive_until = Some(now.time);
+    }
+    if matches!(operation.step(), Some(Step::Released)) {
+        operation.holder = Some(Holder {
+            accepted: false,
+            deadline: now.time + accept_timeout,
+            lost: false,
+            released: None,
+            ended: None,
+            seen: false,
+        });
+    }
+}
+
+fn remember_database(fleet: &mut Fleet, node: &NodeId, journal: &mut Journal) {
+    let seen =
+        fleet.nodes.get(node).and_then(|node| node.observed.as_ref()).and_then(|seen| seen.database.clone());
+    let Some(database) = seen.filter(|database| database.version.is_some()) else { return };
+    let record = DatabaseRecord { identity: database.identity, version: database.version };
+    if fleet.database.as_ref() == Some(&record) {
+        return;
+    }
+    let version = record.version.as_ref().map_or("none".to_owned(), ToString::to_string);
+    journal.fleet(EventKind::Database(format!("{} has version {version}", record.identity)));
+    fleet.database = Some(record);
+}
+
+fn note_breach(fleet: &mut Fleet, node: &NodeId, what: &str, journal: &mut Journal) {
+    let Some(operation) = fleet.current_mut() else { return };
+    if operation.breached.as_ref().is_some_and(|(at, text)| at == node && text == what) {
+        return;
+    }
+    operation.breached = Some((node.clone(), what.to_owned()));
+    let id = operation.id.clone();
+    journal.node(Some(&id), node, EventKind::Breach(what.to_owned()));
+}
+
+fn block(fleet: &mut Fleet, blocked: Blocked, journal: &mut Journal) {
+    let Some(operation) = fleet.current_mut() else { return };
+    let status = Status::Blocked(blocked.clone());
+    if operation.status != status {
+        operation.status = status;
+        let id = operation.id.clone();
+        journal.operation(&id, EventKind::Blocked(blocked.to_string()));
+    }
+}
+
+fn unblock(fleet: &mut Fleet, journal: &mut Journal) {
+    let Some(operation) = fleet.current_mut() else { return };
+    let going = if operation.aborting.is_some() { Status::Aborting } else { Status::Running };
+    if matches!(operation.status, Status::Blocked(_)) {
+        journal.operation(&operation.id.clone(), EventKind::Unblocked);
+    }
+    operation.status = going;
+}
+
+/// An abort that waited for the end of a task goes on when the task has failed.
+fn end_waiting_abort(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
+    let Some(operation) = fleet.current() else { return false };
+    let task_failed = matches!(operation.status, Status::Blocked(Blocked::TaskFailed(..)));
+    let (Some(why), Course::Forward, true) = (operation.aborting.clone(), operation.course, task_failed)
+    else {
+        return false;
+    };
+    let id = operation.id.clone();
+    turn(fleet, &id, Course::Restore, false, &why, now, journal);
+    true
+}
+
+/// Another attempt of a task whose agent died in the middle.
+fn again(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
+    let ready = settled(fleet, now);
+    let Some(operation) = fleet.current_mut() else { return false };
+    if let (Some(why), Course::Forward) = (operation.aborting.clone(), operation.course) {
+        let id = operation.id.clone();
+        turn(fleet, &id, Course::Restore, false, &why, now, journal);
+        return true;
+    }
+    if operation.attempt >= TASK_ATTEMPTS_MAX {
+        let why = format!("its agent died in the middle {TASK_ATTEMPTS_MAX} times");
+        let node = operation.solo.clone();
+        if let Some(node) = node {
+            block(fleet, Blocked::TaskFailed(node, why), journal);
+        }
+        return false;
+    }
+    if !ready {
+        return false;
+    }
+    operation.attempt += 1;
+    operation.since = now.time;
+    operation.overdue = false;
+    journal.operation(&operation.id.clone(), EventKind::Attempt(operation.attempt));
+    true
+}
+
+/// Replaces what is left of the plan by what ends the operation early.
+pub(crate) fn turn(
+    fleet: &mut Fleet,
+    id: &OperationId,
+    course: Course,
+    harm: bool,
+    why: &str,
+    now: Now,
+    journal: &mut Journal,
+) {
+    let Some(operation) = fleet.operation(id).cloned() else { return };
+    if let (Request::Stop, Course::Restore) = (&operation.request, course) {
+        fleet.desired = Desired::Run;
+    }
+    let course = match operation.request {
+        Request::Start { .. } => Course::Settle,
+        Request::Stop | Request::Hold { .. } | Request::Plugin { .. } => course,
+    };
+    let rest = ending(fleet, &operation, course, harm);
+    let accept_timeout = fleet.policy.accept_timeout;
+    let Some(operation) = fleet.operation_mut(id) else { return };
+    // The current step keeps its effect on the nodes: what it had begun is undone by the steps that follow.
+    let keep =
+        usize::try_from(operation.cursor).unwrap_or(usize::MAX).saturating_add(1).min(operation.plan.len());
+    operation.plan.truncate(keep);
+    operation.plan.extend(rest);
+    operation.course = course;
+    operation.aborting.get_or_insert_with(|| why.to_owned());
+    operation.status = Status::Aborting;
+    if !harm && operation.granted.is_some() {
+        // Nothing exclusive is left to protect: bringing the service back does not wait for anybody.
+        operation.exclusive_until.get_or_insert(now.time);
+    }
+    let cursor = u32::try_from(keep).unwrap_or(u32::MAX);
+    enter(operation, cursor, now, accept_timeout);
+    journal.operation(id, EventKind::Aborting(why.to_owned()));
+}
+
+/// The plan is done: the lock is freed.
+fn finish(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut Journal) {
+    let Some(operation) = fleet.operation(id).cloned() else { return };
+    let runs = wanted(fleet, &operation);
+    for (name, node) in &mut fleet.nodes {
+        node.admitted = runs.get(name) == Some(&Run::Plain);
+        if operation.plan.iter().any(|step| concerns(step, name)) || operation.left_out.contains_key(name) {
+            node.returned = false;
+        }
+    }
+    let installed = matches!(operation.request, Request::Start { install: true, .. });
+    let status = match operation.aborting.clone() {
+        None => {
+            fleet.active |= installed;
+            if operation.solo.is_some() {
+                fleet.last_solo.clone_from(&operation.solo);
+            }
+            Status::Succeeded
+        }
+        Some(why) => {
+            if installed && fleet.database.is_none() {
+                fleet.desired = Desired::Stop;
+            }
+            Status::Aborted(why)
+        }
+    };
+    fleet.lock = Lock::Free;
+    close(fleet, id, status, now, journal);
+}
+
+fn concerns(step: &Step, name: &NodeId) -> bool {
+    match step {
+        Step::Serving { nodes, .. } | Step::Stopped { nodes } | Step::Reachable { nodes, .. } => {
+            nodes.contains(name)
+        }
+        _ => false,
+    }
+}
+
+/// Ends an operation and forgets the oldest ended ones.
+pub(crate) fn close(fleet: &mut Fleet, id: &OperationId, status: Status, now: Now, journal: &mut Journal) {
+    fleet.queue.retain(|queued| queued != id);
+    let text = match &status {
+        Status::Aborted(why) => format!("aborted: {why}"),
+        other => other.word().to_owned(),
+    };
+    if let Some(operation) = fleet.operation_mut(id) {
+        operation.exclusive_until = operation.exclusive_until.or(operation.granted.map(|_| now.time));
+        operation.status = status;
+        operation.ended = Some(now.time);
+    }
+    journal.operation(id, EventKind::Ended(text));
+    let mut surplus = fleet
+        .operations
+        .iter()
+        .filter(|operation| operation.status.ended())
+        .count()
+        .saturating_sub(HISTORY_MAX);
+    fleet.operations.retain(|operation| {
+        let drop = surplus > 0 && operation.status.ended();
+        surplus -= usize::from(drop);
+        !drop
+    });
+}

@@ -1,0 +1,20 @@
+//! The agent's side of the decisions.
+//!
+//! ```text
+//!  assignment ──accept──► Ledger ─┐
+//!                                 ├─ reconcile ──► Action (stop before start, one at a time)
+//!  what is seen of the host ─ Seen┘
+//!                                 └─ observe ────► Observed ──► report
+//! ```
+
+mod accept;
+mod ledger;
+mod reconcile;
+mod restart;
+mod seen;
+
+pub use accept::{Stale, accept};
+pub use ledger::{LINEAGE_MAX, LaunchTicket, Ledger, TaskRecord};
+pub use reconcile::{Action, observe, reconcile};
+pub use restart::{RESTARTS_MAX, restart_delay};
+pub use seen::{AppSeen, Facts, Health, Seen};

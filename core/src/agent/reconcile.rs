@@ -1,0 +1,233 @@
+//! From what is wanted and what is seen to what to do, and to what to report.
+//!
+//! | wanted \ seen | gone | ended by itself | launching | running | stopping |
+//! |---|---|---|---|---|---|
+//! | nothing in this boot | – | – | – | leave alone | – |
+//! | `Stop` | acknowledge | acknowledge | stop | stop | wait |
+//! | `Plain` | launch, if allowed | launch again after a pause | wait | leave alone | wait |
+//! | `Migrate(r)` | launch, if r is not spent | report | wait | leave alone | wait |
+
+use crate::agent::ledger::Ledger;
+use crate::agent::seen::{AppSeen, Facts, Health, Seen};
+use crate::assignment::{AppState, Assignment, Observed, Proof, Run, RunMode, Task, TaskPhase};
+use crate::ids::Generation;
+use crate::rule::Rule;
+
+/// One thing to do. The ledger is written first where that is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Stop the app: take the ticket away (ledger first), then stop the whole process tree and prove it empty.
+    Stop {
+        /// Whether it may be killed after its grace: not while it migrates, unless a person says so.
+        may_kill: bool,
+    },
+    /// Launch the app: write the ticket, and a used right as spent (ledger first), then start a keeper.
+    Launch {
+        /// How it is to run.
+        mode: RunMode,
+        /// The generation to note with it.
+        generation: Generation,
+    },
+    /// Look whether the task could be done.
+    Check(Task),
+    /// Run the task: note it as begun (ledger first).
+    RunTask(Task),
+    /// Find out how a task ended that was begun by an earlier run of the agent.
+    RecoverTask(Task),
+    /// Try to prove what is loaded.
+    Prove(Proof),
+}
+
+/// The assignment that counts: accepted in this boot. After a reboot the agent asks first.
+fn current<'a>(ledger: &'a Ledger, seen: &Seen) -> Option<&'a Assignment> {
+    ledger.assignment.as_ref().filter(|_| ledger.boot == seen.boot)
+}
+
+/// What to do now, in order. Idempotent: what is under way or done is not asked for again.
+pub fn reconcile(ledger: &Ledger, seen: &Seen) -> Vec<Action> {
+    let Some(assignment) = current(ledger, seen) else { return Vec::new() };
+    let spec = &assignment.spec;
+    let mut actions = Vec::new();
+    match spec.run.mode() {
+        None => {
+            let may_run = !seen.gone() || ledger.launch.is_some();
+            if may_run && seen.app != AppSeen::Stopping {
+                let migrates =
+                    matches!(&ledger.launch, Some(ticket) if matches!(ticket.mode, RunMode::Migrate(_)));
+                actions.push(Action::Stop { may_kill: !migrates || !is_starting(seen) });
+            }
+        }
+        Some(mode) => {
+            let ended = matches!(seen.app, AppSeen::Ended(_));
+            let blocked = match (mode, ended) {
+                (RunMode::Plain, true) => !seen.may_restart,
+                (RunMode::Plain, false) => false,
+                (RunMode::Migrate(right), _) => ledger.is_spent(right),
+            };
+            if seen.gone() && !blocked && seen.facts.is_some() && refusal(seen, mode).is_none() {
+                actions.push(Action::Launch { mode, generation: assignment.generation });
+            }
+        }
+    }
+    if let Some(task) = &spec.task {
+        actions.extend(for_task(ledger, seen, task));
+    }
+    if let Some(proof) = &spec.proof
+        && seen.proved.as_ref() != Some(proof)
+        && seen.serving()
+        && launched_since(seen, proof.since)
+    {
+        actions.push(Action::Prove(proof.clone()));
+    }
+    actions
+}
+
+fn is_starting(seen: &Seen) -> bool {
+    matches!(seen.app, AppSeen::Launching | AppSeen::Running { health: Health::Starting, .. })
+}
+
+fn launched_since(seen: &Seen, since: Option<Generation>) -> bool {
+    let AppSeen::Running { launched, .. } = &seen.app else { return false };
+    since.is_none_or(|since| launched.is_some_and(|launched| launched >= since))
+}
+
+fn for_task(ledger: &Ledger, seen: &Seen, task: &Task) -> Option<Action> {
+    if seen.busy.is_some() {
+        return None;
+    }
+    match task.phase {
+        TaskPhase::Check => {
+            let done = seen.checked.as_ref().is_some_and(|(key, _)| *key == task.key);
+            (!done && seen.serving()).then(|| Action::Check(task.clone()))
+        }
+        TaskPhase::Run => match &ledger.task {
+            Some(record) if record.key == task.key => {
+                record.result.is_none().then(|| Action::RecoverTask(task.clone()))
+            }
+            Some(_) | None => seen.serving().then(|| Action::RunTask(task.clone())),
+        },
+    }
+}
+
+/// Why the app must not be started in this mode, for people; read from facts, so none while they are not known.
+fn refusal(seen: &Seen, mode: RunMode) -> Option<String> {
+    if let Some(found) = seen.foreign.first() {
+        return Some(format!(
+            "process {} of {} runs the app and was not started by Soloist ({}); stop it",
+            found.pid, found.owner, found.command
+        ));
+    }
+    let facts = seen.facts.as_ref()?;
+    if let Some(problem) = &facts.problem {
+        return Some(problem.clone());
+    }
+    let Some(database) = &facts.database else {
+        return Some("the database does not answer".to_owned());
+    };
+    match mode {
+        RunMode::Plain => plain_refusal(facts, database.empty, database.version.as_ref()),
+        RunMode::Migrate(_) if !database.empty => {
+            let version = database.version.as_ref().map_or("unknown".to_owned(), ToString::to_string);
+            Some(format!("the database is not empty (version {version}), so there is nothing to install"))
+        }
+        RunMode::Migrate(_) => None,
+    }
+}
+
+fn plain_refusal(facts: &Facts, empty: bool, version: Option<&crate::ids::Version>) -> Option<String> {
+    if !Rule::PlainNeedsSameVersion.holds() {
+        return None;
+    }
+    if empty {
+        return Some(
+            "the database is empty, and a plain start installs nothing: check DB_HOST and DB_DATABASE, or install with \
+             soloist start --install"
+                .to_owned(),
+        );
+    }
+    if facts.upgrading {
+        return Some(
+            "the marker storage/.upgrading says that an upgrade has not finished: this start would upgrade the database"
+                .to_owned(),
+        );
+    }
+    match (&facts.code, version) {
+        (Some(code), Some(version)) if code == version => None,
+        (Some(code), Some(version)) => Some(format!(
+            "the code has version {code}, the database {version}: bring the code to {version}, or upgrade the fleet"
+        )),
+        (None, _) => Some("the version of the code cannot be read".to_owned()),
+        (_, None) => {
+            Some("the database holds tables but no version: it was not installed completely".to_owned())
+        }
+    }
+}
+
+/// What to report.
+pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
+    let assignment = current(ledger, seen);
+    let run = assignment.map_or(Run::Stop, |assignment| assignment.spec.run);
+    let launched = match &seen.app {
+        AppSeen::Running { launched, .. } => *launched,
+        AppSeen::Gone | AppSeen::Ended(_) | AppSeen::Launching | AppSeen::Stopping => None,
+    };
+    let facts = seen.facts.as_ref();
+    Observed {
+        applied: assignment.map_or(Generation(0), |assignment| assignment.generation),
+        boot: seen.boot.clone(),
+        app: app(ledger, seen, run, assignment.is_some()),
+        launched,
+        code: facts.and_then(|facts| facts.code.clone()),
+        database: facts.and_then(|facts| facts.database.clone()),
+        foreign: seen.foreign.clone(),
+        holders: seen.holders.clone(),
+        task: task(ledger, seen, assignment),
+        proved: seen.proved.clone(),
+        unproved: seen.unproved.clone(),
+    }
+}
+
+fn app(ledger: &Ledger, seen: &Seen, run: Run, assigned: bool) -> AppState {
+    match (&seen.app, run) {
+        (AppSeen::Stopping, _) => AppState::Stopping,
+        (AppSeen::Launching, _) => AppState::Starting,
+        (AppSeen::Running { health, .. }, _) => match health {
+            Health::Starting => AppState::Starting,
+            Health::Serving => AppState::Serving,
+            Health::Failed(why) => AppState::Failed(why.clone()),
+        },
+        // The ticket is still out: a keeper may yet use it.
+        (AppSeen::Gone | AppSeen::Ended(_), Run::Stop) if assigned && ledger.launch.is_some() => {
+            AppState::Stopping
+        }
+        (AppSeen::Gone | AppSeen::Ended(_), Run::Stop) => AppState::Stopped,
+        (AppSeen::Gone, Run::Plain) => {
+            refusal(seen, RunMode::Plain).map_or(AppState::Stopped, AppState::Refused)
+        }
+        (AppSeen::Gone, Run::Migrate(right)) if ledger.is_spent(right) => {
+            AppState::Crashed("the right to install was used, and nothing runs".to_owned())
+        }
+        (AppSeen::Gone, Run::Migrate(right)) => {
+            refusal(seen, RunMode::Migrate(right)).map_or(AppState::Stopped, AppState::Refused)
+        }
+        (AppSeen::Ended(how), Run::Plain | Run::Migrate(_)) => AppState::Crashed(how.clone()),
+    }
+}
+
+fn task(
+    ledger: &Ledger,
+    seen: &Seen,
+    assignment: Option<&Assignment>,
+) -> Option<(crate::assignment::TaskKey, TaskPhase, crate::assignment::TaskResult)> {
+    let asked = assignment?.spec.task.as_ref()?;
+    match asked.phase {
+        TaskPhase::Check => {
+            let (key, result) = seen.checked.as_ref().filter(|(key, _)| *key == asked.key)?;
+            Some((key.clone(), TaskPhase::Check, result.clone()))
+        }
+        TaskPhase::Run => {
+            let record = ledger.task.as_ref().filter(|record| record.key == asked.key)?;
+            Some((record.key.clone(), TaskPhase::Run, record.result.clone()?))
+        }
+    }
+}

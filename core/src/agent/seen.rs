@@ -1,0 +1,94 @@
+//! What an agent sees of its host.
+
+use crate::assignment::{DatabaseFacts, Foreign, Proof, Task, TaskKey, TaskPhase, TaskResult};
+use crate::ids::{BootId, Generation, Token, Version};
+
+/// How the running app feels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It does not serve yet.
+    Starting,
+    /// It serves: healthy, its database answers, and it runs the wanted code.
+    Serving,
+    /// It says that it failed, and has said so for a while.
+    Failed(String),
+}
+
+/// The app's processes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AppSeen {
+    /// No process carries the node's marker, and no keeper is about to start one.
+    #[default]
+    Gone,
+    /// The same, after it ended by itself, with its exit status in words.
+    Ended(String),
+    /// A keeper is about to start it.
+    Launching,
+    /// It runs.
+    Running {
+        /// Generation under which it was launched, as its keeper noted.
+        launched: Option<Generation>,
+        /// How it feels.
+        health: Health,
+    },
+    /// It is being stopped.
+    Stopping,
+}
+
+/// What was read of the node's code, storage and database.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// Version of the code on disk.
+    pub code: Option<Version>,
+    /// The database; `None` if it does not answer.
+    pub database: Option<DatabaseFacts>,
+    /// Whether NocoBase's `.upgrading` marker lies on the storage.
+    pub upgrading: bool,
+    /// Why the app cannot be started at all, for people.
+    pub problem: Option<String>,
+}
+
+/// Everything that the agent's decisions read besides its ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// The host's boot.
+    pub boot: BootId,
+    /// The app.
+    pub app: AppSeen,
+    /// Facts that were read since the current assignment was accepted; `None` until then.
+    pub facts: Option<Facts>,
+    /// Processes of the app that no agent started.
+    pub foreign: Vec<Foreign>,
+    /// Tokens of external holders whose processes run on this host.
+    pub holders: Vec<Token>,
+    /// The task that is being checked or run at this moment.
+    pub busy: Option<Task>,
+    /// The last check's result.
+    pub checked: Option<(TaskKey, TaskResult)>,
+    /// The last proof that was brought.
+    pub proved: Option<Proof>,
+    /// Why the wanted proof could not be brought at the last try.
+    pub unproved: Option<String>,
+    /// Whether an app that ended by itself may be started again now: its pause is over and its tries are not used up.
+    pub may_restart: bool,
+}
+
+impl Seen {
+    /// Whether nothing of the app runs or is about to.
+    pub fn gone(&self) -> bool {
+        match self.app {
+            AppSeen::Gone | AppSeen::Ended(_) => true,
+            AppSeen::Launching | AppSeen::Running { .. } | AppSeen::Stopping => false,
+        }
+    }
+
+    /// Whether the app serves.
+    pub fn serving(&self) -> bool {
+        matches!(self.app, AppSeen::Running { health: Health::Serving, .. })
+    }
+
+    /// Whether this task is being checked or run.
+    pub fn busy_with(&self, key: &TaskKey, phase: TaskPhase) -> bool {
+        self.busy.as_ref().is_some_and(|task| task.key == *key && task.phase == phase)
+    }
+}

@@ -1,0 +1,190 @@
+//! Registrations and reports of agents.
+
+use crate::advance::Now;
+use crate::apply::Reply;
+use crate::assignment::{AppState, Assignment, Observed, Run, Spec};
+use crate::command::Registration;
+use crate::event::EventKind;
+use crate::ids::{FleetId, Generation, Incarnation, NodeId};
+use crate::journal::Journal;
+use crate::policy::{FLEETS_MAX, NODES_MAX, Policy};
+use crate::reject::Rejection;
+use crate::rule::Rule;
+use crate::state::{Fleet, Node, State};
+
+/// Makes the fleet of a first registration.
+pub(super) fn enrol(state: &mut State, id: &FleetId, policy: &Policy) -> Result<(), Rejection> {
+    if state.fleets.contains_key(id) {
+        return Ok(());
+    }
+    if state.fleets.len() >= FLEETS_MAX {
+        return Err(Rejection::Full { what: "fleets".into(), max: FLEETS_MAX as u64 });
+    }
+    state.fleets.insert(id.clone(), Fleet { policy: policy.clone(), ..Fleet::default() });
+    Ok(())
+}
+
+/// Begins a run of an agent. What it is given from now on is numbered above this entry, so that whatever was on its
+/// way to an earlier run is void.
+pub(super) fn register(
+    id: &FleetId,
+    fleet: &mut Fleet,
+    name: &NodeId,
+    registration: &Registration,
+    now: Now,
+    journal: &mut Journal,
+) -> Result<Reply, Rejection> {
+    let generation = Generation(now.index);
+    let lock = fleet.lock.holder().cloned();
+    if !fleet.nodes.contains_key(name) {
+        if fleet.nodes.len() >= NODES_MAX {
+            return Err(Rejection::Full { what: format!("nodes of fleet \"{id}\""), max: NODES_MAX as u64 });
+        }
+        let assignment = Assignment { generation, token: fleet.lock.token(), spec: Spec::default() };
+        let node = Node {
+            machine: registration.machine.clone(),
+            boot: registration.boot.clone(),
+            address: registration.address.clone(),
+            incarnation: registration.incarnation,
+            registered: generation,
+            sequence: 0,
+            assignment,
+            stop_since: Some(generation),
+            stop_evidence: None,
+            observed: None,
+            admitted: false,
+            returned: true,
+            heard: now.time,
+        };
+        fleet.nodes.insert(name.clone(), node);
+        journal.node(lock.as_ref(), name, EventKind::Enrolled);
+        return Ok(Reply::Registered { floor: generation });
+    }
+    let Some(node) = fleet.nodes.get_mut(name) else { return Ok(Reply::Unchanged) };
+    if node.incarnation == registration.incarnation {
+        return Ok(Reply::Registered { floor: node.registered });
+    }
+    if registration.fresh {
+        if node.machine != registration.machine && node.stop_evidence.is_none() {
+            let (fleet, node, machine) = (id.clone(), name.clone(), node.machine.clone());
+            return Err(Rejection::OtherMachine { fleet, node, machine });
+        }
+    } else if !registration.lineage.contains(&node.incarnation) {
+        let (fleet, node, machine) = (id.clone(), name.clone(), node.machine.clone());
+        return Err(Rejection::OtherAgent { fleet, node, machine });
+    }
+    let rebooted = node.boot != registration.boot;
+    if rebooted {
+        // Nothing of the app can have survived; it waits to be started in order.
+        node.admitted = false;
+    }
+    if registration.fresh {
+        // An agent that remembers nothing cannot have acknowledged anything.
+        node.stop_evidence = None;
+        node.stop_since = node.stop_since.map(|_| generation);
+    }
+    node.returned |= !node.admitted;
+    node.machine = registration.machine.clone();
+    node.boot = registration.boot.clone();
+    node.address = registration.address.clone();
+    node.incarnation = registration.incarnation;
+    node.registered = generation;
+    node.sequence = 0;
+    node.assignment.generation = generation;
+    node.heard = now.time;
+    let kind = EventKind::Returned { rebooted, ledger_lost: registration.fresh };
+    journal.node(lock.as_ref(), name, kind);
+    Ok(Reply::Registered { floor: generation })
+}
+
+/// Takes a report, and with it evidence, or withdraws it.
+#[expect(clippy::too_many_arguments, reason = "one argument per field of the command")]
+pub(super) fn report(
+    id: &FleetId,
+    fleet: &mut Fleet,
+    name: &NodeId,
+    incarnation: Incarnation,
+    sequence: u64,
+    observed: &Observed,
+    now: Now,
+    journal: &mut Journal,
+) -> Result<Reply, Rejection> {
+    let lock = fleet.lock.holder().cloned();
+    let Some(node) = fleet.nodes.get_mut(name) else {
+        let known = fleet.nodes.keys().cloned().collect();
+        return Err(Rejection::UnknownNode { fleet: id.clone(), node: name.clone(), known });
+    };
+    if node.incarnation != incarnation {
+        return Err(Rejection::Superseded { fleet: id.clone(), node: name.clone() });
+    }
+    if Rule::ReportsInOrder.holds() && sequence <= node.sequence {
+        return Ok(Reply::Unchanged);
+    }
+    node.sequence = node.sequence.max(sequence);
+    node.heard = now.time;
+    if node.observed.as_ref().is_none_or(|before| before.app != observed.app) {
+        journal.node(lock.as_ref(), name, EventKind::App(words(&observed.app)));
+    }
+    let evidence = evidence(node, observed);
+    if evidence.is_some() {
+        node.stop_evidence = node.stop_evidence.or(evidence);
+    } else if contradicts(observed) && Rule::EvidenceIsWithdrawn.holds() {
+        node.stop_evidence = None;
+    }
+    node.observed = Some(observed.clone());
+    holders_seen(fleet, now);
+    if let Some(operation) = fleet.current_mut() {
+        operation.absent.retain(|absent| absent != name);
+    }
+    Ok(Reply::Done)
+}
+
+/// The `Stop` that this report acknowledges with nothing running.
+fn evidence(node: &Node, observed: &Observed) -> Option<Generation> {
+    if node.assignment.spec.run != Run::Stop {
+        return None;
+    }
+    let since = node.stop_since?;
+    let nothing_foreign = observed.foreign.is_empty() || !Rule::ForeignBlocks.holds();
+    let stopped = match &observed.app {
+        AppState::Stopped => observed.applied >= since,
+        AppState::Crashed(_) => !Rule::CrashIsNoEvidence.holds(),
+        AppState::Refused(_)
+        | AppState::Starting
+        | AppState::Serving
+        | AppState::Failed(_)
+        | AppState::Stopping => false,
+    };
+    (stopped && nothing_foreign).then_some(observed.applied)
+}
+
+fn contradicts(observed: &Observed) -> bool {
+    observed.app.may_run() || !observed.foreign.is_empty()
+}
+
+/// What the report says of a lost holder's processes.
+fn holders_seen(fleet: &mut Fleet, now: Now) {
+    let Some(operation) = fleet.current() else { return };
+    let (Some(token), Some(host)) = (operation.token, operation.host_node.clone()) else { return };
+    let seen = fleet.nodes.get(&host).and_then(|node| node.observed.as_ref());
+    let runs = seen.is_some_and(|seen| seen.holders.contains(&token));
+    let Some(holder) = fleet.current_mut().and_then(|operation| operation.holder.as_mut()) else { return };
+    holder.seen |= runs;
+    if holder.lost && holder.seen && !runs {
+        holder.ended.get_or_insert(now.time);
+    } else if runs {
+        holder.ended = None;
+    }
+}
+
+fn words(app: &AppState) -> String {
+    match app {
+        AppState::Stopped => "stopped".into(),
+        AppState::Refused(why) => format!("refused: {why}"),
+        AppState::Starting => "starting".into(),
+        AppState::Serving => "serving".into(),
+        AppState::Failed(why) => format!("failed: {why}"),
+        AppState::Stopping => "stopping".into(),
+        AppState::Crashed(how) => format!("ended by itself: {how}"),
+    }
+}

@@ -1,0 +1,145 @@
+//! What every node must be, as a function of the state.
+
+use std::collections::BTreeMap;
+
+use crate::assignment::{Assignment, Proof, Run, Spec, Task, TaskKey, TaskPhase};
+use crate::ids::{Generation, NodeId};
+use crate::operation::{Bring, Operation, Step};
+use crate::rule::Rule;
+use crate::state::{Desired, Fleet};
+
+/// How every node is to run while `operation` has the lock: the state before it, changed by each of its steps up to
+/// and including the current one.
+pub fn wanted(fleet: &Fleet, operation: &Operation) -> BTreeMap<NodeId, Run> {
+    let mut wanted = at_rest(fleet);
+    let end = usize::try_from(operation.cursor).unwrap_or(usize::MAX);
+    for (at, step) in operation.plan.iter().enumerate().take_while(|(at, _)| *at <= end) {
+        let current = at == end;
+        match step {
+            Step::Stopped { nodes } => set(&mut wanted, nodes, Run::Stop),
+            Step::Serving { nodes, bring: Bring::Plain } => {
+                set(&mut wanted, nodes, Run::Plain);
+                if current {
+                    set(&mut wanted, &operation.clearing, Run::Stop);
+                }
+            }
+            Step::Serving { nodes, bring: Bring::Migrate } => {
+                let run = operation.right.map_or(Run::Stop, Run::Migrate);
+                if Rule::OneMigrate.holds() {
+                    set(&mut wanted, nodes, run);
+                } else {
+                    wanted.values_mut().for_each(|value| *value = run);
+                }
+                if current {
+                    set(&mut wanted, &operation.clearing, Run::Stop);
+                }
+            }
+            Step::Converted { node } => set(&mut wanted, std::slice::from_ref(node), Run::Plain),
+            Step::Reachable { .. }
+            | Step::Checked { .. }
+            | Step::Empty { .. }
+            | Step::Granted
+            | Step::Released
+            | Step::Task { .. }
+            | Step::Proved { .. }
+            | Step::HolderGone => {}
+        }
+    }
+    let left_out: Vec<NodeId> = operation.left_out.keys().cloned().collect();
+    set(&mut wanted, &left_out, Run::Stop);
+    wanted
+}
+
+fn at_rest(fleet: &Fleet) -> BTreeMap<NodeId, Run> {
+    let run = |admitted| if admitted && fleet.desired == Desired::Run { Run::Plain } else { Run::Stop };
+    fleet.nodes.iter().map(|(name, node)| (name.clone(), run(node.admitted))).collect()
+}
+
+fn set(wanted: &mut BTreeMap<NodeId, Run>, nodes: &[NodeId], run: Run) {
+    for node in nodes {
+        if let Some(value) = wanted.get_mut(node) {
+            *value = run;
+        }
+    }
+}
+
+/// What every node must make true.
+pub fn assign(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
+    let Some(operation) = fleet.current() else {
+        let spec = |run| Spec { run, task: None, proof: None };
+        return at_rest(fleet).into_iter().map(|(name, run)| (name, spec(run))).collect();
+    };
+    let mut specs: BTreeMap<NodeId, Spec> = wanted(fleet, operation)
+        .into_iter()
+        .map(|(name, run)| (name, Spec { run, task: None, proof: None }))
+        .collect();
+    match operation.step() {
+        Some(Step::Checked { node, task }) => {
+            ask(&mut specs, node, operation, task.clone(), TaskPhase::Check);
+        }
+        Some(Step::Task { node, task }) => {
+            ask(&mut specs, node, operation, task.clone(), TaskPhase::Run);
+        }
+        Some(Step::Proved { nodes, .. }) => {
+            for (name, spec) in &mut specs {
+                if nodes.contains(name) && !operation.left_out.contains_key(name) {
+                    spec.proof = proof(operation);
+                }
+            }
+        }
+        Some(
+            Step::Reachable { .. }
+            | Step::Empty { .. }
+            | Step::Stopped { .. }
+            | Step::Granted
+            | Step::Released
+            | Step::Serving { .. }
+            | Step::Converted { .. }
+            | Step::HolderGone,
+        )
+        | None => {}
+    }
+    specs
+}
+
+fn ask(
+    specs: &mut BTreeMap<NodeId, Spec>,
+    node: &NodeId,
+    operation: &Operation,
+    call: crate::operation::TaskCall,
+    phase: TaskPhase,
+) {
+    let Some(spec) = specs.get_mut(node) else { return };
+    spec.task = Some(Task { key: task_key(operation), phase, name: call.name, params: call.params });
+}
+
+/// Name of the current attempt of the current step.
+pub fn task_key(operation: &Operation) -> TaskKey {
+    TaskKey { operation: operation.id.clone(), step: operation.cursor, attempt: operation.attempt }
+}
+
+/// The proof that the current step asks for.
+pub fn proof(operation: &Operation) -> Option<Proof> {
+    let Some(Step::Proved { plugin, loaded, restarted, .. }) = operation.step() else { return None };
+    let since = if *restarted { operation.changed } else { None };
+    Some(Proof { plugin: plugin.clone(), loaded: *loaded, since })
+}
+
+/// Numbers what changed: every node whose spec differs from its assignment gets a new one.
+pub fn renumber(fleet: &mut Fleet, index: u64) {
+    let token = fleet.lock.token();
+    let specs = assign(fleet);
+    for (name, spec) in specs {
+        let Some(node) = fleet.nodes.get_mut(&name) else { continue };
+        if node.assignment.spec == spec {
+            continue;
+        }
+        if spec.run == Run::Stop {
+            node.stop_since.get_or_insert(Generation(index));
+        } else {
+            node.stop_since = None;
+            node.stop_evidence = None;
+        }
+        node.assignment = Assignment { generation: Generation(index), token, spec };
+    }
+}

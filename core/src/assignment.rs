@@ -1,0 +1,222 @@
+//! What a node must be (assignment) and what its agent saw (report).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BootId, Generation, OperationId, Right, Token, Version};
+
+/// How the app runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunMode {
+    /// Never installs or upgrades.
+    Plain,
+    /// May install or upgrade the database, once, by this right.
+    Migrate(Right),
+}
+
+/// Whether and how a node's app is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Run {
+    /// Nothing of the app may run.
+    #[default]
+    Stop,
+    /// The app runs and is kept running; it never installs or upgrades.
+    Plain,
+    /// The app runs with the right to install or upgrade; once used, it is never restarted by itself.
+    Migrate(Right),
+}
+
+impl Run {
+    /// The run mode, if anything runs at all.
+    pub fn mode(self) -> Option<RunMode> {
+        match self {
+            Run::Stop => None,
+            Run::Plain => Some(RunMode::Plain),
+            Run::Migrate(right) => Some(RunMode::Migrate(right)),
+        }
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Run::Stop => f.write_str("stop"),
+            Run::Plain => f.write_str("plain"),
+            Run::Migrate(right) => write!(f, "migrate (right {right})"),
+        }
+    }
+}
+
+/// One attempt of a task step.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TaskKey {
+    /// The operation.
+    pub operation: OperationId,
+    /// Position of the step in the operation's plan.
+    pub step: u32,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+}
+
+/// What to do with a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskPhase {
+    /// Look whether it could be done, without changing anything.
+    Check,
+    /// Do it.
+    Run,
+}
+
+/// A named command that an agent runs for a step. The agent's own configuration says what the name means.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Task {
+    /// Which attempt of which step.
+    pub key: TaskKey,
+    /// Check or run.
+    pub phase: TaskPhase,
+    /// Name of the task, for example `plugin-enable`.
+    pub name: String,
+    /// Parameters by name; the agent validates them.
+    pub params: BTreeMap<String, String>,
+}
+
+/// The end of a task attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskResult {
+    /// The check passed or the work is done.
+    Done,
+    /// It was refused or failed, with the reason for people; nothing of it is still under way.
+    Failed(String),
+    /// The agent died in the middle; the work is not done and nothing of it is still under way.
+    Interrupted,
+}
+
+/// A request to prove what the app has loaded.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Proof {
+    /// The plugin's package name.
+    pub plugin: String,
+    /// Whether it should be loaded.
+    pub loaded: bool,
+    /// Only an app process launched at or after this generation counts; `None` where the change itself was made
+    /// inside the running process.
+    pub since: Option<Generation>,
+}
+
+/// Everything that an agent must make true.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
+pub struct Spec {
+    /// Whether and how the app runs.
+    pub run: Run,
+    /// A task to check or run.
+    #[serde(default)]
+    pub task: Option<Task>,
+    /// A proof to bring.
+    #[serde(default)]
+    pub proof: Option<Proof>,
+}
+
+/// A numbered spec. Agents refuse a lower generation than the one they have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Log index at which it was made.
+    pub generation: Generation,
+    /// The lock under which it was made, if any.
+    pub token: Option<Token>,
+    /// What to make true.
+    pub spec: Spec,
+}
+
+/// What the agent last saw of its app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum AppState {
+    /// Nothing of the app runs: no process carries the node's marker, and no keeper may still start one.
+    #[default]
+    Stopped,
+    /// The agent will not start it, with the reason for people; nothing runs.
+    Refused(String),
+    /// It was started and does not serve yet.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It runs and says that it failed, with its own message.
+    Failed(String),
+    /// It is being stopped.
+    Stopping,
+    /// It ended by itself, with its exit status in words; nothing runs.
+    Crashed(String),
+}
+
+impl AppState {
+    /// Whether a process of the app may be alive.
+    pub fn may_run(&self) -> bool {
+        match self {
+            AppState::Starting | AppState::Serving | AppState::Failed(_) | AppState::Stopping => true,
+            AppState::Stopped | AppState::Refused(_) | AppState::Crashed(_) => false,
+        }
+    }
+}
+
+/// A process that runs the fleet's app and that no agent of the fleet started.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Foreign {
+    /// Process id.
+    pub pid: u32,
+    /// User that owns it.
+    pub owner: String,
+    /// Its command line, shortened.
+    pub command: String,
+}
+
+/// What a node's database looks like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct DatabaseFacts {
+    /// Identity of the database, for example the server's system identifier and the database's name.
+    pub identity: String,
+    /// Version that is written in it; `None` when nothing is installed.
+    pub version: Option<Version>,
+    /// Whether it holds no table at all.
+    pub empty: bool,
+}
+
+/// What decisions read of a node. An agent reports it whenever it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Observed {
+    /// Generation of the assignment that this state acknowledges.
+    pub applied: Generation,
+    /// The boot in which this was seen.
+    pub boot: BootId,
+    /// The app.
+    pub app: AppState,
+    /// Generation under which the running app process was launched.
+    #[serde(default)]
+    pub launched: Option<Generation>,
+    /// Version of the code on the node's disk.
+    #[serde(default)]
+    pub code: Option<Version>,
+    /// The database, as last read.
+    #[serde(default)]
+    pub database: Option<DatabaseFacts>,
+    /// Foreign processes.
+    #[serde(default)]
+    pub foreign: Vec<Foreign>,
+    /// Tokens of external holders whose processes run on this host.
+    #[serde(default)]
+    pub holders: Vec<Token>,
+    /// The task that was begun or ended last.
+    #[serde(default)]
+    pub task: Option<(TaskKey, TaskPhase, TaskResult)>,
+    /// The proof that was brought last.
+    #[serde(default)]
+    pub proved: Option<Proof>,
+    /// Why the proof that is asked for cannot be brought yet, for people.
+    #[serde(default)]
+    pub unproved: Option<String>,
+}

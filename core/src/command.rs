@@ -1,0 +1,239 @@
+//! What Raft replicates. Variants and fields are only ever added.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::assignment::Observed;
+use crate::ids::{BootId, FleetId, Incarnation, MachineId, NodeId, OperationId, Token};
+use crate::operation::Request;
+use crate::policy::Policy;
+use crate::time::{Millis, Time};
+
+/// The behaviour that this build's `apply` knows; it branches on the logged level only.
+pub const FEATURE_LEVEL: u32 = 1;
+
+/// A command with the time that its leader gave it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The leader's elapsed time.
+    pub time: Time,
+    /// Wall clock of the leader in milliseconds since 1970, for people; no decision reads it.
+    pub wall_ms: u64,
+    /// Feature level at which it was proposed.
+    pub feature_level: u32,
+    /// The command.
+    pub command: Command,
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "@{} {}", self.time.0, self.command)
+    }
+}
+
+/// Everything that can change the state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// A member became leader, or found a gap in its own ticking: every live lease gets its full length again, and
+    /// nothing new begins until the nodes concerned were heard.
+    Promote {
+        /// The member.
+        member: u64,
+    },
+    /// An agent begins a session.
+    Register {
+        /// Its fleet; made by its first registration.
+        fleet: FleetId,
+        /// Its node.
+        node: NodeId,
+        /// Who it is and what it remembers.
+        registration: Registration,
+        /// Timeouts of a fleet that this registration makes.
+        policy: Policy,
+    },
+    /// An agent saw something that decisions read.
+    Report {
+        /// Its fleet.
+        fleet: FleetId,
+        /// Its node.
+        node: NodeId,
+        /// The run of the agent that saw it.
+        incarnation: Incarnation,
+        /// Number of the report in that run; older ones are dropped.
+        sequence: u64,
+        /// What it saw.
+        observed: Observed,
+    },
+    /// The leader has heard these nodes since it was promoted.
+    Heard {
+        /// The nodes, by fleet.
+        nodes: Vec<(FleetId, NodeId)>,
+    },
+    /// A client asks for an operation. Asking again with the same id changes nothing.
+    Submit {
+        /// The fleet.
+        fleet: FleetId,
+        /// The client's name for it.
+        operation: OperationId,
+        /// What is asked for.
+        request: Request,
+        /// Who and why, and how long to wait.
+        submission: Submission,
+    },
+    /// A client whose operation reached the head of the queue still wants it.
+    Confirm {
+        /// The fleet.
+        fleet: FleetId,
+        /// The operation.
+        operation: OperationId,
+    },
+    /// An external holder accepts its grant or renews its lease.
+    Renew {
+        /// The fleet.
+        fleet: FleetId,
+        /// The operation.
+        operation: OperationId,
+        /// The token of the grant.
+        token: Token,
+    },
+    /// An external holder has ended its work.
+    Release {
+        /// The fleet.
+        fleet: FleetId,
+        /// The operation.
+        operation: OperationId,
+        /// The token of the grant.
+        token: Token,
+        /// How the work ended, for people, for example `exit status 0`.
+        outcome: String,
+    },
+    /// A person asks to end an operation early.
+    Abort {
+        /// The fleet.
+        fleet: FleetId,
+        /// The operation.
+        operation: OperationId,
+        /// Who asks.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// A person asks for another attempt at a blocked step.
+    Retry {
+        /// The fleet.
+        fleet: FleetId,
+        /// The operation.
+        operation: OperationId,
+        /// The attempt that is to be followed by another, so that asking twice is asking once.
+        attempt: u32,
+        /// Who asks.
+        by: String,
+    },
+    /// A person takes the lock away from its holder.
+    ForceRelease {
+        /// The fleet.
+        fleet: FleetId,
+        /// The token of the grant that is meant.
+        token: Token,
+        /// Who asks.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The leader found that a deadline has passed. Checked again when applied.
+    Timer {
+        /// The fleet.
+        fleet: FleetId,
+        /// Which deadline.
+        timer: Timer,
+    },
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::Promote { member } => write!(f, "promote member {member}"),
+            Command::Register { fleet, node, registration, .. } => {
+                write!(f, "register {fleet}/{node} incarnation {}", registration.incarnation)
+            }
+            Command::Report { fleet, node, sequence, observed, .. } => {
+                write!(f, "report {fleet}/{node} #{sequence} applied {} {:?}", observed.applied, observed.app)
+            }
+            Command::Heard { nodes } => write!(f, "heard {} nodes", nodes.len()),
+            Command::Submit { fleet, operation, request, .. } => {
+                write!(f, "submit {fleet} {operation}: {request}")
+            }
+            Command::Confirm { fleet, operation } => write!(f, "confirm {fleet} {operation}"),
+            Command::Renew { fleet, operation, token } => {
+                write!(f, "renew {fleet} {operation} token {token}")
+            }
+            Command::Release { fleet, operation, token, outcome } => {
+                write!(f, "release {fleet} {operation} token {token}: {outcome}")
+            }
+            Command::Abort { fleet, operation, by, .. } => write!(f, "abort {fleet} {operation} by {by}"),
+            Command::Retry { fleet, operation, attempt, .. } => {
+                write!(f, "retry {fleet} {operation} after attempt {attempt}")
+            }
+            Command::ForceRelease { fleet, token, by, .. } => {
+                write!(f, "force release {fleet} token {token} by {by}")
+            }
+            Command::Timer { fleet, timer } => write!(f, "timer {fleet} {timer:?}"),
+        }
+    }
+}
+
+/// Who an agent is and what it remembers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// This run of the agent.
+    pub incarnation: Incarnation,
+    /// Runs of the same ledger that may have registered before, this one included; only itself if the ledger is new.
+    pub lineage: Vec<Incarnation>,
+    /// Whether the ledger was new at the start of this run and has not been registered yet.
+    pub fresh: bool,
+    /// The host.
+    pub machine: MachineId,
+    /// Its boot.
+    pub boot: BootId,
+    /// Where people reach the node's agent over HTTP, for example `127.0.0.1:7411`; may be empty.
+    pub address: String,
+}
+
+/// Who asks, why, and how long the client will wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Submission {
+    /// Who asks, for example `root@host`.
+    pub by: String,
+    /// Why, in the person's words; may be empty.
+    pub reason: String,
+    /// How long the client waits for its grant; `None` leaves it to the fleet's policy.
+    pub wait: Option<Millis>,
+    /// The machine that the client runs on.
+    pub machine: MachineId,
+}
+
+/// A deadline that the leader watches.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Timer {
+    /// The operation was not granted in time.
+    Grant(OperationId),
+    /// The client did not confirm in time.
+    Confirm(OperationId),
+    /// The holder did not accept, or did not renew, in time.
+    Lease(OperationId, Token),
+    /// A lost holder's work has ended and nobody came.
+    Restore(OperationId, Token),
+    /// A start has waited long enough for absent nodes.
+    Gather(OperationId),
+    /// A step took too long.
+    Step(OperationId, u32, u32),
+    /// Nodes that the step waits for are out of contact.
+    Absent(OperationId, u32, Vec<NodeId>),
+    /// Time for what waits for settled nodes to look again.
+    Settled,
+    /// A fleet that should run has nodes that wait for a start.
+    AutoStart,
+}

@@ -1,0 +1,252 @@
+//! Whether the condition of an operation's current step is true.
+
+use crate::assign::{proof, task_key};
+use crate::assignment::{AppState, Run, TaskPhase, TaskResult};
+use crate::ids::NodeId;
+use crate::operation::{Blocked, Bring, Operation, Step};
+use crate::rule::Rule;
+use crate::state::{Fleet, Node};
+
+/// What the condition of a step says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// It is true.
+    Met,
+    /// It is not true yet, and is expected to become true by itself; on whom and for what it waits.
+    Wait(Vec<Wait>),
+    /// It will not become true by itself.
+    Stuck(Blocked),
+    /// The task's agent died in the middle: another attempt may begin.
+    Again,
+    /// The operation cannot be done; nothing has been changed.
+    Hopeless(String),
+}
+
+/// One thing that an operation waits for.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Wait {
+    /// On which node.
+    pub node: Option<NodeId>,
+    /// For what, in words.
+    pub what: String,
+}
+
+fn wait(node: Option<&NodeId>, what: &str) -> Wait {
+    Wait { node: node.cloned(), what: what.to_owned() }
+}
+
+/// What stands against an exclusive step at this moment: a node that must be stopped and is not proven so, a foreign
+/// process, or a process of an earlier holder.
+pub fn breach(fleet: &Fleet, operation: &Operation) -> Option<(NodeId, String)> {
+    let wanted = crate::assign::wanted(fleet, operation);
+    for (name, node) in &fleet.nodes {
+        if Rule::ForeignBlocks.holds()
+            && let Some(what) = foreign(node)
+        {
+            return Some((name.clone(), what));
+        }
+        if wanted.get(name) == Some(&Run::Stop) && node.stop_evidence.is_none() {
+            let what = match node.observed.as_ref().map(|seen| &seen.app) {
+                Some(app) if app.may_run() => "its app runs although it must be stopped".to_owned(),
+                Some(AppState::Crashed(_)) => {
+                    "its app ended by itself, which does not prove it stopped".to_owned()
+                }
+                _ => "it is not known to be stopped".to_owned(),
+            };
+            return Some((name.clone(), what));
+        }
+        let own = |token| operation.token == Some(token);
+        if let Some(token) =
+            node.observed.iter().flat_map(|seen| seen.holders.iter().copied()).find(|token| !own(*token))
+        {
+            return Some((
+                name.clone(),
+                format!("a process of an earlier holder (token {token}) still runs"),
+            ));
+        }
+    }
+    None
+}
+
+/// A node's foreign processes in words.
+pub fn foreign(node: &Node) -> Option<String> {
+    let found = node.observed.as_ref()?.foreign.first()?;
+    Some(format!("foreign process {} of {} runs the app: {}", found.pid, found.owner, found.command))
+}
+
+/// Whether everything outside the solo node is still as the exclusive part needs it.
+pub fn standing(fleet: &Fleet, operation: &Operation) -> Option<(NodeId, String)> {
+    if operation.exclusive() { breach(fleet, operation) } else { None }
+}
+
+/// The condition of the current step; `settled` says whether every node was heard since the last promotion.
+pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Condition {
+    let Some(step) = operation.step() else { return Condition::Met };
+    let left = |name: &&NodeId| !operation.left_out.contains_key(*name);
+    match step {
+        Step::Reachable { nodes, absent_ok } => {
+            let began = operation.began.unwrap_or_default();
+            let reached = |name: &NodeId| {
+                fleet.nodes.get(name).is_some_and(|node| {
+                    node.stop_evidence.is_some()
+                        || node.observed.as_ref().is_some_and(|seen| seen.applied >= began)
+                })
+            };
+            let missing: Vec<&NodeId> = nodes.iter().filter(left).filter(|name| !reached(name)).collect();
+            if missing.is_empty() && nodes.iter().any(|name| !operation.left_out.contains_key(name)) {
+                return Condition::Met;
+            }
+            waiting(operation, &missing, "its agent to answer", !absent_ok)
+        }
+        Step::Checked { node, .. } => match result(fleet, operation, node, TaskPhase::Check) {
+            Some(TaskResult::Done) => Condition::Met,
+            Some(TaskResult::Failed(why)) => Condition::Hopeless(why),
+            Some(TaskResult::Interrupted) | None => waiting(operation, &[node], "the task's check", true),
+        },
+        Step::Empty { node } => match fleet.nodes.get(node).and_then(|node| node.observed.as_ref()) {
+            Some(seen) if seen.applied >= operation.began.unwrap_or_default() => match &seen.database {
+                Some(database) if database.empty => Condition::Met,
+                Some(database) => {
+                    let version = database.version.as_ref().map_or("none".to_owned(), ToString::to_string);
+                    Condition::Hopeless(format!(
+                        "the database of {node} is not empty (version {version}): start it with soloist start"
+                    ))
+                }
+                None => waiting(operation, &[node], "the database to answer", true),
+            },
+            _ => waiting(operation, &[node], "its agent to look at the database", true),
+        },
+        Step::Stopped { nodes } => {
+            let stopped =
+                |name: &&NodeId| fleet.nodes.get(*name).is_some_and(|node| node.stop_evidence.is_some());
+            let missing: Vec<&NodeId> = nodes.iter().filter(left).filter(|name| !stopped(name)).collect();
+            if missing.is_empty() {
+                return Condition::Met;
+            }
+            for name in &missing {
+                if let Some(what) = fleet.nodes.get(*name).and_then(foreign) {
+                    return Condition::Stuck(Blocked::Breach((*name).clone(), what));
+                }
+            }
+            waiting(operation, &missing, "the app to stop", true)
+        }
+        Step::Granted => match breach(fleet, operation) {
+            None => Condition::Met,
+            Some((node, what)) => Condition::Stuck(Blocked::Breach(node, what)),
+        },
+        Step::Released => match &operation.holder {
+            Some(holder) if holder.released.is_some() => Condition::Met,
+            Some(holder) if holder.lost => Condition::Stuck(Blocked::HolderLost),
+            Some(holder) if holder.accepted => Condition::Wait(vec![wait(None, "the holder's work to end")]),
+            _ => Condition::Wait(vec![wait(None, "the holder to accept the grant")]),
+        },
+        Step::Task { node, .. } => match result(fleet, operation, node, TaskPhase::Run) {
+            Some(TaskResult::Done) => Condition::Met,
+            Some(TaskResult::Failed(why)) => Condition::Stuck(Blocked::TaskFailed(node.clone(), why)),
+            Some(TaskResult::Interrupted) => Condition::Again,
+            None => waiting(operation, &[node], "the task", true),
+        },
+        Step::Serving { nodes, bring } => serving(fleet, operation, nodes, *bring, settled),
+        Step::Converted { node } => {
+            let found = fleet.nodes.get(node);
+            if found.is_some_and(|node| node.acknowledged() && is_serving(node)) {
+                return Condition::Met;
+            }
+            trouble(fleet, operation, node)
+                .unwrap_or_else(|| waiting(operation, &[node], "its agent to take note", true))
+        }
+        Step::Proved { nodes, .. } => {
+            let asked = proof(operation);
+            let proved = |name: &&NodeId| {
+                let seen = fleet.nodes.get(*name).and_then(|node| node.observed.as_ref());
+                seen.is_some_and(|seen| seen.proved == asked && asked.is_some())
+            };
+            let missing: Vec<&NodeId> = nodes.iter().filter(left).filter(|name| !proved(name)).collect();
+            if missing.is_empty() {
+                return Condition::Met;
+            }
+            for name in &missing {
+                if let Some(stuck) = trouble(fleet, operation, name) {
+                    return stuck;
+                }
+            }
+            waiting(operation, &missing, "a proof of what is loaded", true)
+        }
+        Step::HolderGone => {
+            let running: Vec<&NodeId> = fleet
+                .nodes
+                .iter()
+                .filter(|(_, node)| node.observed.as_ref().is_some_and(|seen| !seen.holders.is_empty()))
+                .map(|(name, _)| name)
+                .collect();
+            if running.is_empty() {
+                Condition::Met
+            } else {
+                waiting(operation, &running, "the lost holder's processes to end", true)
+            }
+        }
+    }
+}
+
+fn serving(fleet: &Fleet, operation: &Operation, nodes: &[NodeId], bring: Bring, settled: bool) -> Condition {
+    let nodes: Vec<&NodeId> = nodes.iter().filter(|name| !operation.left_out.contains_key(*name)).collect();
+    if bring == Bring::Migrate && operation.right.is_none() && !settled {
+        return Condition::Wait(vec![wait(None, "every agent to be heard by the new leader")]);
+    }
+    if !operation.clearing.is_empty() {
+        let clearing: Vec<&NodeId> = operation.clearing.iter().collect();
+        return waiting(operation, &clearing, "the last attempt to end", true);
+    }
+    let ready = |name: &&NodeId| {
+        fleet
+            .nodes
+            .get(*name)
+            .is_some_and(|node| node.acknowledged() && (is_serving(node) || !Rule::FirstServes.holds()))
+    };
+    let missing: Vec<&NodeId> = nodes.into_iter().filter(|name| !ready(name)).collect();
+    if missing.is_empty() {
+        return Condition::Met;
+    }
+    for name in &missing {
+        if let Some(stuck) = trouble(fleet, operation, name) {
+            return stuck;
+        }
+    }
+    waiting(operation, &missing, "the app to serve", true)
+}
+
+fn is_serving(node: &Node) -> bool {
+    node.observed.as_ref().is_some_and(|seen| seen.app == AppState::Serving)
+}
+
+/// What keeps a node from serving and does not pass by itself.
+fn trouble(fleet: &Fleet, operation: &Operation, name: &NodeId) -> Option<Condition> {
+    if operation.absent.contains(name) {
+        return None;
+    }
+    let node = fleet.nodes.get(name).filter(|node| node.acknowledged())?;
+    let blocked = match &node.observed.as_ref()?.app {
+        AppState::Refused(why) => Blocked::Refused(name.clone(), why.clone()),
+        AppState::Failed(why) => Blocked::Failed(name.clone(), why.clone()),
+        AppState::Crashed(how) => Blocked::Crashed(name.clone(), how.clone()),
+        AppState::Stopped | AppState::Starting | AppState::Serving | AppState::Stopping => return None,
+    };
+    Some(Condition::Stuck(blocked))
+}
+
+fn result(fleet: &Fleet, operation: &Operation, node: &NodeId, phase: TaskPhase) -> Option<TaskResult> {
+    let (key, seen_phase, result) = fleet.nodes.get(node)?.observed.as_ref()?.task.as_ref()?;
+    (*key == task_key(operation) && *seen_phase == phase).then(|| result.clone())
+}
+
+fn waiting(operation: &Operation, nodes: &[&NodeId], what: &str, needed: bool) -> Condition {
+    let absent: Vec<NodeId> =
+        nodes.iter().filter(|name| operation.absent.contains(name)).map(|name| (*name).clone()).collect();
+    if needed && !absent.is_empty() {
+        return Condition::Stuck(Blocked::Unreachable(absent));
+    }
+    if operation.overdue {
+        return Condition::Stuck(Blocked::Overdue);
+    }
+    Condition::Wait(nodes.iter().map(|name| wait(Some(*name), what)).collect())
+}

@@ -1,0 +1,195 @@
+//! The leader's whole timer duty: which deadlines have passed.
+
+use std::collections::BTreeMap;
+
+use crate::advance::{AUTOMATIC, Now, settled};
+use crate::command::{Command, Timer};
+use crate::condition::{Condition, condition};
+use crate::ids::{FleetId, NodeId};
+use crate::operation::{Operation, Request, Status, Step};
+use crate::state::{Desired, Fleet, Lock, State};
+use crate::time::{Millis, Time};
+
+/// The leader's memory of who was heard, by the state's time. Not replicated: a new leader begins empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Contact {
+    heard: BTreeMap<(FleetId, NodeId), Time>,
+    progress: BTreeMap<(FleetId, NodeId), String>,
+}
+
+impl Contact {
+    /// Notes that a node was heard at `now`.
+    pub fn hear(&mut self, fleet: &FleetId, node: &NodeId, now: Time) {
+        self.heard.insert((fleet.clone(), node.clone()), now);
+    }
+
+    /// Notes what a node's app says of its own progress; empty ends it.
+    pub fn note(&mut self, fleet: &FleetId, node: &NodeId, progress: &str) {
+        let key = (fleet.clone(), node.clone());
+        if progress.is_empty() {
+            self.progress.remove(&key);
+        } else {
+            self.progress.insert(key, progress.to_owned());
+        }
+    }
+
+    /// What a node's app last said of its own progress.
+    pub fn progress(&self, fleet: &FleetId, node: &NodeId) -> Option<String> {
+        self.progress.get(&(fleet.clone(), node.clone())).cloned()
+    }
+
+    /// When a node was last heard.
+    pub fn last(&self, fleet: &FleetId, node: &NodeId) -> Option<Time> {
+        self.heard.get(&(fleet.clone(), node.clone())).copied()
+    }
+
+    /// Whether a node counts as out of contact. One that was never heard counts from the leader's promotion.
+    pub fn lost(&self, fleet: &FleetId, node: &NodeId, state: &State, now: Time) -> bool {
+        let Some(found) = state.fleets.get(fleet) else { return true };
+        let last = self.last(fleet, node).unwrap_or(state.promoted);
+        now.since(last) >= found.policy.contact_timeout
+    }
+
+    /// Forgets everything: this member no longer leads.
+    pub fn clear(&mut self) {
+        self.heard.clear();
+        self.progress.clear();
+    }
+}
+
+/// Most nodes in one `Heard` command; the rest follows with the next tick.
+const HEARD_MAX: usize = 512;
+
+/// The commands that the leader must propose at `now`.
+pub fn due(state: &State, contact: &Contact, now: Time) -> Vec<Command> {
+    let mut commands = Vec::new();
+    let mut heard = Vec::new();
+    for (id, fleet) in &state.fleets {
+        for name in fleet.nodes.keys() {
+            let unheard = fleet.nodes.get(name).is_some_and(|node| node.heard < state.promoted);
+            if unheard
+                && contact.last(id, name).is_some_and(|at| at >= state.promoted)
+                && heard.len() < HEARD_MAX
+            {
+                heard.push((id.clone(), name.clone()));
+            }
+        }
+        let mut timers = Vec::new();
+        of_queue(fleet, now, &mut timers);
+        if let Some(operation) = fleet.current() {
+            of_current(state, id, fleet, operation, contact, now, &mut timers);
+        }
+        if auto_start(fleet) {
+            timers.push(Timer::AutoStart);
+        }
+        commands.extend(timers.into_iter().map(|timer| Command::Timer { fleet: id.clone(), timer }));
+    }
+    if !heard.is_empty() {
+        commands.push(Command::Heard { nodes: heard });
+    }
+    commands
+}
+
+fn of_queue(fleet: &Fleet, now: Time, timers: &mut Vec<Timer>) {
+    for id in &fleet.queue {
+        let Some(operation) = fleet.operation(id) else { continue };
+        if let Status::Confirming(until) = operation.status
+            && until <= now
+        {
+            timers.push(Timer::Confirm(id.clone()));
+        } else if operation.grant_by.is_some_and(|by| by <= now) {
+            timers.push(Timer::Grant(id.clone()));
+        }
+    }
+}
+
+fn of_current(
+    state: &State,
+    id: &FleetId,
+    fleet: &Fleet,
+    operation: &Operation,
+    contact: &Contact,
+    now: Time,
+    timers: &mut Vec<Timer>,
+) {
+    let name = operation.id.clone();
+    let waits_for_grant = operation.granted.is_none() && operation.plan.contains(&Step::Granted);
+    let forward =
+        matches!(operation.status, Status::Running | Status::Blocked(_)) && operation.aborting.is_none();
+    if waits_for_grant && forward && operation.grant_by.is_some_and(|by| by <= now) {
+        timers.push(Timer::Grant(name.clone()));
+    }
+    if let (Some(Step::Released), Some(holder), Some(token)) =
+        (operation.step(), &operation.holder, operation.token)
+    {
+        if !holder.lost && holder.released.is_none() && holder.deadline <= now {
+            timers.push(Timer::Lease(name.clone(), token));
+        }
+        if holder.lost && holder.ended.is_some_and(|at| at + fleet.policy.restore_after <= now) {
+            timers.push(Timer::Restore(name.clone(), token));
+        }
+    }
+    if matches!(operation.step(), Some(Step::Reachable { absent_ok: true, .. }))
+        && now.since(operation.since) >= fleet.policy.gather_timeout
+    {
+        timers.push(Timer::Gather(name.clone()));
+    }
+    if !operation.overdue
+        && step_limit(fleet, operation).is_some_and(|limit| now.since(operation.since) >= limit)
+    {
+        timers.push(Timer::Step(name.clone(), operation.cursor, operation.attempt));
+    }
+    let at = Now { index: 0, time: now, wall_ms: 0, promoted: state.promoted };
+    let waits = match condition(fleet, operation, settled(fleet, at)) {
+        Condition::Wait(waits) => waits,
+        Condition::Again => {
+            timers.push(Timer::Settled);
+            return;
+        }
+        Condition::Met | Condition::Stuck(_) | Condition::Hopeless(_) => return,
+    };
+    if settled(fleet, at)
+        && waits.iter().any(|wait| wait.node.is_none())
+        && operation.step() != Some(&Step::Released)
+    {
+        timers.push(Timer::Settled);
+    }
+    let absent: Vec<NodeId> = waits
+        .into_iter()
+        .filter_map(|wait| wait.node)
+        .filter(|node| contact.lost(id, node, state, now) && !operation.absent.contains(node))
+        .collect();
+    if !absent.is_empty() && !matches!(operation.step(), Some(Step::Reachable { absent_ok: true, .. })) {
+        timers.push(Timer::Absent(name, operation.cursor, absent));
+    }
+}
+
+/// How long an attempt of the current step may take; `None` where only the grant's own deadline counts.
+pub(crate) fn step_limit(fleet: &Fleet, operation: &Operation) -> Option<Millis> {
+    match operation.step()? {
+        Step::Stopped { .. } => Some(fleet.policy.stop_timeout),
+        Step::Serving { .. } | Step::Converted { .. } | Step::Proved { .. } => {
+            Some(fleet.policy.start_timeout)
+        }
+        Step::Task { .. } | Step::Checked { .. } => Some(fleet.policy.task_timeout),
+        Step::Reachable { .. } | Step::Empty { .. } | Step::Granted | Step::Released | Step::HolderGone => {
+            None
+        }
+    }
+}
+
+/// Whether the fleet should start nodes by itself: it was started by a person once and should run, some node came
+/// back or is new, and nothing else is going on.
+pub(crate) fn auto_start(fleet: &Fleet) -> bool {
+    let asked = fleet.operations.iter().any(|operation| {
+        operation.by == AUTOMATIC
+            && !operation.status.ended()
+            && matches!(operation.request, Request::Start { .. })
+    });
+    fleet.active
+        && fleet.desired == Desired::Run
+        && fleet.lock == Lock::Free
+        && fleet.queue.is_empty()
+        && !asked
+        && fleet.nodes.values().any(|node| node.returned && !node.admitted)
+}

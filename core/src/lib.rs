@@ -1,0 +1,35 @@
+//! Every decision of Soloist, of coordinators and agents, as pure functions: no clock, no randomness, no I/O, no async.
+//!
+//! ```text
+//!   Entry ──apply──► State ──assign──► Assignment ──► agent: accept, reconcile ──► Action
+//!     ▲                │                                         │
+//!     └──── due ───────┤                               observe ──► Observed ──► Entry (report)
+//!                      └──view──► FleetView
+//! ```
+
+mod advance;
+pub mod agent;
+pub mod apply;
+pub mod assign;
+pub mod assignment;
+pub mod command;
+pub mod condition;
+pub mod due;
+pub mod event;
+pub mod ids;
+pub mod invariants;
+mod journal;
+pub mod operation;
+pub mod plan;
+pub mod policy;
+pub mod reject;
+pub mod rule;
+pub mod state;
+pub mod time;
+pub mod view;
+
+pub use advance::AUTOMATIC;
+pub use apply::{Outcome, Reply, apply};
+pub use command::{Command, Entry};
+pub use reject::Rejection;
+pub use state::State;

@@ -1,0 +1,207 @@
+//! From what was asked for to steps.
+
+use std::collections::BTreeMap;
+
+use crate::assignment::AppState;
+use crate::ids::NodeId;
+use crate::operation::{Bring, Course, HoldMode, Operation, PluginChange, Request, Step, TaskCall};
+use crate::rule::Rule;
+use crate::state::{Desired, Fleet};
+
+/// The node that runs alone, or starts first: the one that was asked for, else the caller's own host, else the last
+/// one that served as such, else one that serves, else the first by name.
+pub fn choose_solo(fleet: &Fleet, asked: Option<&NodeId>, host: Option<&NodeId>) -> Option<NodeId> {
+    let serving = |node: &NodeId| {
+        fleet
+            .nodes
+            .get(node)
+            .is_some_and(|node| matches!(&node.observed, Some(seen) if seen.app == AppState::Serving))
+    };
+    let known = |node: &&NodeId| fleet.nodes.contains_key(*node);
+    if let Some(node) = asked.filter(known).or(host.filter(known)) {
+        return Some(node.clone());
+    }
+    let none_serves = !fleet.nodes.keys().any(serving);
+    if let Some(node) = fleet.last_solo.as_ref().filter(known).filter(|node| none_serves || serving(node)) {
+        return Some(node.clone());
+    }
+    fleet.nodes.keys().find(|node| serving(node)).or_else(|| fleet.nodes.keys().next()).cloned()
+}
+
+/// The steps of an operation that is about to take the lock, with its solo node; or why it cannot begin.
+pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeId>), String> {
+    let all: Vec<NodeId> = fleet.nodes.keys().cloned().collect();
+    if all.is_empty() {
+        return Err("the fleet has no node: start an agent on each node first".into());
+    }
+    let parallel = fleet.policy.max_parallel;
+    let host = operation.host_node.as_ref();
+    match &operation.request {
+        Request::Start { install: true, .. } => {
+            let first = choose_solo(fleet, None, host).ok_or("the fleet has no node")?;
+            let mut steps = vec![
+                Step::Reachable { nodes: all.clone(), absent_ok: false },
+                Step::Stopped { nodes: all.clone() },
+                Step::Empty { node: first.clone() },
+                Step::Granted,
+                Step::Serving { nodes: vec![first.clone()], bring: Bring::Migrate },
+                Step::Converted { node: first.clone() },
+            ];
+            steps.extend(bring_others(&all, &first, parallel));
+            Ok((steps, Some(first)))
+        }
+        Request::Start { install: false, .. } => {
+            let mut steps = vec![Step::Reachable { nodes: all.clone(), absent_ok: true }];
+            // Who starts first is known only when it is known who is there: see `order_start`.
+            steps.push(Step::Serving { nodes: all, bring: Bring::Plain });
+            Ok((steps, None))
+        }
+        Request::Stop => Ok((vec![Step::Stopped { nodes: all }], None)),
+        Request::Hold { mode: HoldMode::Solo, on } => {
+            let solo = choose_solo(fleet, on.as_ref(), host).ok_or("the fleet has no node")?;
+            let mut steps = take_down(&all, &solo, None);
+            steps.push(Step::Released);
+            steps.push(Step::Serving { nodes: vec![solo.clone()], bring: Bring::Plain });
+            steps.extend(bring_others(&all, &solo, parallel));
+            Ok((steps, Some(solo)))
+        }
+        Request::Hold { mode: HoldMode::AllStopped, on } => {
+            let solo = choose_solo(fleet, on.as_ref(), host).ok_or("the fleet has no node")?;
+            let mut steps = vec![
+                Step::Reachable { nodes: all.clone(), absent_ok: false },
+                Step::Stopped { nodes: all.clone() },
+                Step::Granted,
+                Step::Released,
+            ];
+            if fleet.desired == Desired::Run {
+                steps.push(Step::Serving { nodes: vec![solo.clone()], bring: Bring::Plain });
+                steps.extend(bring_others(&all, &solo, parallel));
+            }
+            Ok((steps, Some(solo)))
+        }
+        Request::Plugin { change, plugin, on } => {
+            let solo = choose_solo(fleet, on.as_ref(), host).ok_or("the fleet has no node")?;
+            Ok((plugin_steps(&all, &solo, *change, plugin, parallel), Some(solo)))
+        }
+    }
+}
+
+fn plugin_steps(
+    all: &[NodeId],
+    solo: &NodeId,
+    change: PluginChange,
+    plugin: &str,
+    parallel: u32,
+) -> Vec<Step> {
+    let params = BTreeMap::from([("plugin".to_owned(), plugin.to_owned())]);
+    let task = TaskCall { name: change.task().to_owned(), params };
+    let proved = |nodes: Vec<NodeId>, restarted| Step::Proved {
+        nodes,
+        plugin: plugin.to_owned(),
+        loaded: change.loaded(),
+        restarted,
+    };
+    let mut steps = take_down(all, solo, Some(task.clone()));
+    steps.push(Step::Task { node: solo.clone(), task });
+    steps.push(Step::Serving { nodes: vec![solo.clone()], bring: Bring::Plain });
+    steps.push(proved(vec![solo.clone()], false));
+    steps.extend(bring_others(all, solo, parallel));
+    let others: Vec<NodeId> = all.iter().filter(|node| *node != solo).cloned().collect();
+    if !others.is_empty() {
+        steps.push(proved(others, true));
+    }
+    steps
+}
+
+/// Down to the solo node. Nothing is stopped before it is known that every node can be reached, that the solo node
+/// serves, and that the task could be done.
+fn take_down(all: &[NodeId], solo: &NodeId, task: Option<TaskCall>) -> Vec<Step> {
+    let others: Vec<NodeId> = all.iter().filter(|node| *node != solo).cloned().collect();
+    let mut steps = vec![
+        Step::Reachable { nodes: all.to_vec(), absent_ok: false },
+        Step::Serving { nodes: vec![solo.clone()], bring: Bring::Plain },
+    ];
+    steps.extend(task.map(|task| Step::Checked { node: solo.clone(), task }));
+    if !others.is_empty() {
+        steps.push(Step::Stopped { nodes: others });
+    }
+    steps.push(Step::Granted);
+    steps
+}
+
+fn bring_others(all: &[NodeId], first: &NodeId, parallel: u32) -> Vec<Step> {
+    let others: Vec<NodeId> = all.iter().filter(|node| *node != first).cloned().collect();
+    let size = usize::try_from(parallel.max(1)).unwrap_or(1);
+    others.chunks(size).map(|nodes| Step::Serving { nodes: nodes.to_vec(), bring: Bring::Plain }).collect()
+}
+
+/// The rest of a plain start once it is known who is there: running nodes first, then one parked node that must
+/// serve before the others start.
+pub fn order_start(fleet: &Fleet, operation: &Operation) -> Vec<Step> {
+    let bring = if Rule::MigrateNeedsIntent.holds() { Bring::Plain } else { Bring::Migrate };
+    let there: Vec<NodeId> =
+        fleet.nodes.keys().filter(|node| !operation.left_out.contains_key(*node)).cloned().collect();
+    let admitted = |node: &&NodeId| fleet.nodes.get(*node).is_some_and(|node| node.admitted);
+    let running: Vec<NodeId> = there.iter().filter(admitted).cloned().collect();
+    let mut parked: Vec<NodeId> = there.iter().filter(|node| !admitted(node)).cloned().collect();
+    let mut steps = Vec::new();
+    if !running.is_empty() {
+        steps.push(Step::Serving { nodes: running, bring: Bring::Plain });
+    } else if let Some(at) =
+        fleet.last_solo.as_ref().and_then(|solo| parked.iter().position(|node| node == solo))
+    {
+        let first = parked.remove(at);
+        parked.insert(0, first);
+    }
+    if let Some(first) = parked.first().cloned() {
+        steps.push(Step::Serving { nodes: vec![first.clone()], bring });
+        steps.extend(bring_others(&parked, &first, fleet.policy.max_parallel));
+    }
+    steps
+}
+
+/// The steps that end an operation early on the given course; `harm` says that a lost holder's work must be made
+/// harmless first.
+pub fn ending(fleet: &Fleet, operation: &Operation, course: Course, harm: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if harm {
+        steps.push(Step::HolderGone);
+    }
+    match course {
+        Course::Forward => {}
+        Course::Settle => steps.push(Step::Stopped { nodes: unsettled(fleet, operation) }),
+        Course::Restore => {
+            let solo = operation.solo.clone();
+            if harm {
+                // What the holder had begun inside the app ends with the app's process.
+                steps.extend(solo.clone().map(|solo| Step::Stopped { nodes: vec![solo] }));
+            }
+            if fleet.desired == Desired::Run {
+                let down: Vec<NodeId> = fleet
+                    .nodes
+                    .iter()
+                    .filter(|(_, node)| node.admitted)
+                    .map(|(name, _)| name.clone())
+                    .collect();
+                let first = solo.filter(|solo| down.contains(solo)).or_else(|| down.first().cloned());
+                if let Some(first) = first {
+                    steps.push(Step::Serving { nodes: vec![first.clone()], bring: Bring::Plain });
+                    steps.extend(bring_others(&down, &first, fleet.policy.max_parallel));
+                }
+            }
+        }
+    }
+    steps
+}
+
+/// Nodes that do not plainly serve: what settling an operation must stop.
+fn unsettled(fleet: &Fleet, operation: &Operation) -> Vec<NodeId> {
+    let wanted = crate::assign::wanted(fleet, operation);
+    let plainly_serves = |name: &NodeId| {
+        wanted.get(name) == Some(&crate::assignment::Run::Plain)
+            && fleet.nodes.get(name).is_some_and(|node| {
+                node.acknowledged() && matches!(&node.observed, Some(seen) if seen.app == AppState::Serving)
+            })
+    };
+    fleet.nodes.keys().filter(|name| !plainly_serves(name)).cloned().collect()
+}

@@ -1,0 +1,240 @@
+//! Deterministic refusals: part of the state machine's output, the same on every member.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{FleetId, MachineId, NodeId, OperationId, Token};
+
+/// Why a command was refused. The text says what is wrong; [`Rejection::hint`] says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Rejection {
+    /// No such fleet.
+    #[error("there is no fleet \"{fleet}\"")]
+    UnknownFleet {
+        /// What was asked for.
+        fleet: FleetId,
+        /// The fleets that there are.
+        known: Vec<FleetId>,
+    },
+    /// No such node.
+    #[error("there is no node \"{node}\" in fleet \"{fleet}\"")]
+    UnknownNode {
+        /// The fleet.
+        fleet: FleetId,
+        /// What was asked for.
+        node: NodeId,
+        /// The nodes that there are.
+        known: Vec<NodeId>,
+    },
+    /// No such operation.
+    #[error("there is no operation \"{operation}\" in fleet \"{fleet}\"")]
+    UnknownOperation {
+        /// The fleet.
+        fleet: FleetId,
+        /// What was asked for.
+        operation: OperationId,
+    },
+    /// The id names another request already.
+    #[error("operation \"{operation}\" exists already and asks for something else")]
+    IdInUse {
+        /// The id.
+        operation: OperationId,
+    },
+    /// A bound was reached.
+    #[error("{what}: at most {max}")]
+    Full {
+        /// What is full.
+        what: String,
+        /// The bound.
+        max: u64,
+    },
+    /// The fleet was never started.
+    #[error("fleet \"{fleet}\" was never started")]
+    NotActive {
+        /// The fleet.
+        fleet: FleetId,
+    },
+    /// The fleet is stopped.
+    #[error("fleet \"{fleet}\" is stopped")]
+    FleetStopped {
+        /// The fleet.
+        fleet: FleetId,
+    },
+    /// An install was asked for, but the fleet has a database.
+    #[error("fleet \"{fleet}\" was installed before (database version {version})")]
+    AlreadyInstalled {
+        /// The fleet.
+        fleet: FleetId,
+        /// The version that is known.
+        version: String,
+    },
+    /// The client's list of nodes is not the fleet's.
+    #[error("the nodes of fleet \"{fleet}\" are {enrolled}, but the request names {named}", enrolled = list(enrolled), named = list(named))]
+    NodesDiffer {
+        /// The fleet.
+        fleet: FleetId,
+        /// Enrolled nodes.
+        enrolled: Vec<NodeId>,
+        /// Nodes of the request.
+        named: Vec<NodeId>,
+    },
+    /// Another agent speaks for the node.
+    #[error("another agent has registered as {fleet}/{node} since this one did, on machine {machine}")]
+    OtherAgent {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+        /// Where that one runs.
+        machine: MachineId,
+    },
+    /// An agent without a ledger came from another machine.
+    #[error("{fleet}/{node} was last seen on machine {machine}, and is not known to be stopped there")]
+    OtherMachine {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+        /// Where it was last seen.
+        machine: MachineId,
+    },
+    /// An agent without a ledger came while another one is connected.
+    #[error("another agent is connected as {fleet}/{node} at this moment")]
+    Rival {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+    },
+    /// A report of an agent's run that is over.
+    #[error("this run of the agent of {fleet}/{node} is not the one that is registered")]
+    Superseded {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+    },
+    /// The caller does not hold the lock under that token.
+    #[error("token {token} does not hold the lock of fleet \"{fleet}\"")]
+    NotHolder {
+        /// The fleet.
+        fleet: FleetId,
+        /// The token.
+        token: Token,
+    },
+    /// The lease was lost before.
+    #[error("the lease of token {token} was lost")]
+    LeaseLost {
+        /// The token.
+        token: Token,
+    },
+    /// The operation does not wait for a confirmation.
+    #[error("operation \"{operation}\" has ended: {status}")]
+    Ended {
+        /// The operation.
+        operation: OperationId,
+        /// Where it stands.
+        status: String,
+    },
+    /// Nothing to retry.
+    #[error("operation \"{operation}\" cannot be retried: {why}")]
+    NoRetry {
+        /// The operation.
+        operation: OperationId,
+        /// Why not.
+        why: String,
+    },
+    /// The lost holder's work may still run.
+    #[error("the holder of operation \"{operation}\" stopped renewing its lease, and its work may still run")]
+    HolderUnsettled {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// A reason is missing.
+    #[error("a reason is needed")]
+    NoReason,
+    /// A parameter is malformed.
+    #[error("{what}")]
+    Malformed {
+        /// What is wrong.
+        what: String,
+    },
+}
+
+fn list(nodes: &[NodeId]) -> String {
+    nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+impl Rejection {
+    /// A word of low cardinality for logs, metrics and programs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Rejection::UnknownFleet { .. } => "unknown_fleet",
+            Rejection::UnknownNode { .. } => "unknown_node",
+            Rejection::UnknownOperation { .. } => "unknown_operation",
+            Rejection::IdInUse { .. } => "id_in_use",
+            Rejection::Full { .. } => "full",
+            Rejection::NotActive { .. } => "not_active",
+            Rejection::FleetStopped { .. } => "fleet_stopped",
+            Rejection::AlreadyInstalled { .. } => "already_installed",
+            Rejection::NodesDiffer { .. } => "nodes_differ",
+            Rejection::OtherAgent { .. } => "other_agent",
+            Rejection::OtherMachine { .. } => "other_machine",
+            Rejection::Rival { .. } => "rival",
+            Rejection::Superseded { .. } => "superseded",
+            Rejection::NotHolder { .. } => "not_holder",
+            Rejection::LeaseLost { .. } => "lease_lost",
+            Rejection::Ended { .. } => "ended",
+            Rejection::NoRetry { .. } => "no_retry",
+            Rejection::HolderUnsettled { .. } => "holder_unsettled",
+            Rejection::NoReason => "no_reason",
+            Rejection::Malformed { .. } => "malformed",
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Rejection::UnknownFleet { known, .. } if known.is_empty() => {
+                "no agent has enrolled yet: start an agent on each node; a fleet appears with its first agent".into()
+            }
+            Rejection::UnknownFleet { known, .. } => {
+                let names = known.iter().map(FleetId::as_str).collect::<Vec<_>>().join(", ");
+                format!("known fleets: {names}; choose one with --fleet")
+            }
+            Rejection::UnknownNode { known, .. } => format!("its nodes: {}", list(known)),
+            Rejection::UnknownOperation { .. } => "list them with: soloist operation list".into(),
+            Rejection::IdInUse { .. } => "choose a new id".into(),
+            Rejection::Full { .. } => "wait until some have ended, or abort what is not needed".into(),
+            Rejection::NotActive { .. } => {
+                "start it first: soloist start, or soloist start --install for an empty database".into()
+            }
+            Rejection::FleetStopped { .. } => "start it first: soloist start".into(),
+            Rejection::AlreadyInstalled { .. } => "start it with: soloist start".into(),
+            Rejection::NodesDiffer { .. } => {
+                "enrol the missing agents, or correct the list; nothing was started".into()
+            }
+            Rejection::OtherAgent { .. } => {
+                "each node needs a name and a data folder of its own: stop one of the two agents, or rename it".into()
+            }
+            Rejection::OtherMachine { .. } => {
+                "stop the fleet while that machine's agent is connected, or give this machine another node name".into()
+            }
+            Rejection::Rival { .. } => {
+                "each node needs a name of its own; after a lost data folder, wait until the old agent is gone".into()
+            }
+            Rejection::Superseded { .. } => "the agent registers again by itself".into(),
+            Rejection::NotHolder { .. } => "see who holds it with: soloist lock status".into(),
+            Rejection::LeaseLost { .. } => {
+                "stop the work; then release, or have an operator look with: soloist lock status".into()
+            }
+            Rejection::Ended { .. } => "nothing is left to do".into(),
+            Rejection::NoRetry { .. } => "see what it waits for with: soloist operation show".into(),
+            Rejection::HolderUnsettled { .. } => {
+                "make sure that the work has ended, then: soloist lock release --force --reason \"...\"".into()
+            }
+            Rejection::NoReason => "add --reason \"...\"; it is kept with the event".into(),
+            Rejection::Malformed { .. } => "correct it and try again".into(),
+        }
+    }
+}

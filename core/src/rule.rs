@@ -1,0 +1,89 @@
+//! The safety rules by name, each of which the simulation can switch off to show that it would notice.
+
+/// A safety rule. In a release build every rule always holds; the feature `mutations` lets a test switch one off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// A crashed app is not a stopped node: its agent would start it again.
+    CrashIsNoEvidence,
+    /// A report that contradicts stop evidence withdraws it.
+    EvidenceIsWithdrawn,
+    /// A report older than the last accepted one is dropped.
+    ReportsInOrder,
+    /// An agent refuses an assignment below the one it has.
+    GenerationsRise,
+    /// An agent acts only on what it was assigned after it registered.
+    RegisterFirst,
+    /// An abort frees the lock only when nothing unsafe can still execute.
+    AbortKeepsLock,
+    /// Attempt n+1 starts only when attempt n has ended.
+    OneAttempt,
+    /// A right to migrate is spent when it is used.
+    MigrateIsSpent,
+    /// Only one node holds a right to migrate.
+    OneMigrate,
+    /// Only an operation that asked for it gives a right to migrate.
+    MigrateNeedsIntent,
+    /// A plain start needs code and database of one version, an installed database and no upgrade marker.
+    PlainNeedsSameVersion,
+    /// Nothing exclusive begins while a foreign process is known.
+    ForeignBlocks,
+    /// The first node serves before the second starts.
+    FirstServes,
+    /// Time is the leader's elapsed time, never a wall clock.
+    ElapsedTime,
+    /// A new leader gives every live lease its full length again.
+    PromoteExtends,
+}
+
+impl Rule {
+    /// Every rule, for tests that walk them all.
+    pub const ALL: [Rule; 15] = [
+        Rule::CrashIsNoEvidence,
+        Rule::EvidenceIsWithdrawn,
+        Rule::ReportsInOrder,
+        Rule::GenerationsRise,
+        Rule::RegisterFirst,
+        Rule::AbortKeepsLock,
+        Rule::OneAttempt,
+        Rule::MigrateIsSpent,
+        Rule::OneMigrate,
+        Rule::MigrateNeedsIntent,
+        Rule::PlainNeedsSameVersion,
+        Rule::ForeignBlocks,
+        Rule::FirstServes,
+        Rule::ElapsedTime,
+        Rule::PromoteExtends,
+    ];
+
+    /// Whether the rule holds.
+    #[cfg(not(feature = "mutations"))]
+    #[inline]
+    pub const fn holds(self) -> bool {
+        true
+    }
+
+    /// Whether the rule holds in this thread.
+    #[cfg(feature = "mutations")]
+    pub fn holds(self) -> bool {
+        BROKEN.with(|broken| broken.get() != Some(self))
+    }
+
+    /// Runs `work` with this rule switched off in this thread.
+    #[cfg(feature = "mutations")]
+    pub fn broken<R>(self, work: impl FnOnce() -> R) -> R {
+        struct Mend;
+        impl Drop for Mend {
+            fn drop(&mut self) {
+                BROKEN.with(|broken| broken.set(None));
+            }
+        }
+        BROKEN.with(|broken| broken.set(Some(self)));
+        let _mend = Mend;
+        work()
+    }
+}
+
+#[cfg(feature = "mutations")]
+thread_local! {
+    static BROKEN: std::cell::Cell<Option<Rule>> = const { std::cell::Cell::new(None) };
+}

@@ -1,0 +1,169 @@
+//! The replicated state.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::assignment::{Assignment, Observed};
+use crate::event::Event;
+use crate::ids::{BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Token, Version};
+use crate::operation::Operation;
+use crate::policy::Policy;
+use crate::time::Time;
+
+/// Everything that Raft replicates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct State {
+    /// The state's own time: the highest time of any entry.
+    pub now: Time,
+    /// Wall clock of the last entry, milliseconds since 1970; no decision reads it.
+    pub wall_ms: u64,
+    /// When the last leader was promoted.
+    pub promoted: Time,
+    /// The fleets.
+    pub fleets: BTreeMap<FleetId, Fleet>,
+}
+
+/// Whether a fleet should run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Desired {
+    /// It should run.
+    Run,
+    /// It should be stopped.
+    #[default]
+    Stop,
+}
+
+/// What is known of a fleet's database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseRecord {
+    /// Its identity when it was last seen.
+    pub identity: String,
+    /// Its version when it was last seen.
+    pub version: Option<Version>,
+}
+
+/// The maintenance lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Lock {
+    /// Nobody holds it.
+    #[default]
+    Free,
+    /// An operation holds it.
+    Held {
+        /// The operation.
+        operation: OperationId,
+        /// The fencing token.
+        token: Token,
+        /// Since when.
+        since: Time,
+        /// The same by the wall clock, milliseconds since 1970.
+        since_wall_ms: u64,
+    },
+}
+
+impl Lock {
+    /// The operation that holds it.
+    pub fn holder(&self) -> Option<&OperationId> {
+        match self {
+            Lock::Free => None,
+            Lock::Held { operation, .. } => Some(operation),
+        }
+    }
+
+    /// The token under which it is held.
+    pub fn token(&self) -> Option<Token> {
+        match self {
+            Lock::Free => None,
+            Lock::Held { token, .. } => Some(*token),
+        }
+    }
+}
+
+/// The nodes that share one database and one storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Fleet {
+    /// Timeouts.
+    pub policy: Policy,
+    /// Whether an operator has started it once: before that nothing is sequenced by itself.
+    pub active: bool,
+    /// Whether it should run.
+    pub desired: Desired,
+    /// Its database, once installed or started.
+    pub database: Option<DatabaseRecord>,
+    /// Its nodes.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// The maintenance lock.
+    pub lock: Lock,
+    /// Operations that wait, in order.
+    pub queue: VecDeque<OperationId>,
+    /// Operations that wait, run or have ended, oldest first.
+    pub operations: Vec<Operation>,
+    /// What happened, oldest first.
+    pub events: VecDeque<Event>,
+    /// The last solo node of an operation that succeeded.
+    pub last_solo: Option<NodeId>,
+}
+
+impl Fleet {
+    /// An operation by id.
+    pub fn operation(&self, id: &OperationId) -> Option<&Operation> {
+        self.operations.iter().rev().find(|operation| operation.id == *id)
+    }
+
+    /// An operation by id, to change it.
+    pub fn operation_mut(&mut self, id: &OperationId) -> Option<&mut Operation> {
+        self.operations.iter_mut().rev().find(|operation| operation.id == *id)
+    }
+
+    /// The operation that holds the lock.
+    pub fn current(&self) -> Option<&Operation> {
+        self.operation(self.lock.holder()?)
+    }
+
+    /// The operation that holds the lock, to change it.
+    pub fn current_mut(&mut self) -> Option<&mut Operation> {
+        let id = self.lock.holder()?.clone();
+        self.operation_mut(&id)
+    }
+}
+
+/// One host, or one unit on it, that runs one app under one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its machine.
+    pub machine: MachineId,
+    /// That machine's boot when its agent registered.
+    pub boot: BootId,
+    /// Where people reach its agent over HTTP; may be empty.
+    pub address: String,
+    /// The run of the agent that may speak for it.
+    pub incarnation: Incarnation,
+    /// Log index of that run's registration.
+    pub registered: Generation,
+    /// Number of the last accepted report of that run.
+    pub sequence: u64,
+    /// What it must make true.
+    pub assignment: Assignment,
+    /// Generation since which its assignments all say `Stop`; `None` while one says otherwise.
+    pub stop_since: Option<Generation>,
+    /// Generation of the `Stop` that it acknowledged, unless something contradicted that since.
+    pub stop_evidence: Option<Generation>,
+    /// What its agent last saw.
+    pub observed: Option<Observed>,
+    /// Whether it may run outside operations.
+    pub admitted: bool,
+    /// Whether it came back, or is new, and waits for a start.
+    pub returned: bool,
+    /// When the leader last said that it was heard since a promotion.
+    pub heard: Time,
+}
+
+impl Node {
+    /// Whether the agent has acknowledged the current assignment.
+    pub fn acknowledged(&self) -> bool {
+        self.observed.as_ref().is_some_and(|observed| observed.applied >= self.assignment.generation)
+    }
+}

@@ -1,0 +1,364 @@
+//! The read model: what the command line, programs and the dashboard are told.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::advance::{Now, settled};
+use crate::assignment::{AppState, Run};
+use crate::condition::{Condition, Wait, condition};
+use crate::due::Contact;
+use crate::ids::{FleetId, MachineId, NodeId, OperationId, Token};
+use crate::operation::{Blocked, Operation, Status};
+use crate::state::{DatabaseRecord, Desired, Fleet, Lock, Node, State};
+use crate::time::{Millis, Time};
+
+/// A fleet as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetView {
+    /// Its name.
+    pub fleet: FleetId,
+    /// Whether it was ever started.
+    pub active: bool,
+    /// Whether it should run.
+    pub desired: Desired,
+    /// Its database.
+    pub database: Option<DatabaseRecord>,
+    /// The state's time at which this was true.
+    pub now: Time,
+    /// Who holds the lock.
+    pub lock: LockView,
+    /// Its nodes, by name.
+    pub nodes: Vec<NodeView>,
+    /// The operation that holds the lock.
+    pub current: Option<OperationView>,
+    /// Operations that wait, in order.
+    pub queue: Vec<OperationView>,
+}
+
+/// The lock as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockView {
+    /// Whether it is held.
+    pub held: bool,
+    /// The operation that holds it.
+    pub operation: Option<OperationId>,
+    /// The fencing token.
+    pub token: Option<Token>,
+    /// For how long.
+    pub age: Option<Millis>,
+    /// Since when by the wall clock, milliseconds since 1970.
+    pub since_wall_ms: Option<u64>,
+    /// Who asked.
+    pub by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// A node as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name.
+    pub node: NodeId,
+    /// Its machine.
+    pub machine: MachineId,
+    /// Its agent's HTTP address.
+    pub address: String,
+    /// How it should run: `stop`, `plain` or `migrate`.
+    pub wanted: String,
+    /// What its agent last saw: `stopped`, `starting`, `serving`, …; `unknown` before the first report.
+    pub app: String,
+    /// More about that: a reason, or the app's own progress.
+    pub detail: String,
+    /// Whether it is proven to be stopped.
+    pub proven_stopped: bool,
+    /// Whether its agent has acknowledged what it should be.
+    pub acknowledged: bool,
+    /// How long ago its agent was heard; `None` if this member does not know.
+    pub heard: Option<Millis>,
+    /// Whether it counts as out of contact.
+    pub lost: bool,
+    /// Version of its code.
+    pub code: Option<String>,
+    /// Foreign processes, in words.
+    pub foreign: Vec<String>,
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepView {
+    /// The step in words.
+    pub step: String,
+    /// `done`, `now` or `ahead`.
+    pub state: String,
+    /// How long it took, or has taken so far.
+    pub took: Option<Millis>,
+}
+
+/// An operation as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationView {
+    /// Its id.
+    pub id: OperationId,
+    /// What was asked for.
+    pub request: String,
+    /// Who asked.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// One word for where it stands.
+    pub status: String,
+    /// Why it is blocked, or why it ended early.
+    pub detail: String,
+    /// What can be done about it, a line each.
+    pub choices: Vec<String>,
+    /// What it waits for.
+    pub waits: Vec<Wait>,
+    /// Its steps.
+    pub steps: Vec<StepView>,
+    /// Number of the current attempt.
+    pub attempt: u32,
+    /// The token of its lock.
+    pub token: Option<Token>,
+    /// The solo node, or the one that starts first.
+    pub solo: Option<NodeId>,
+    /// Whether the exclusive part has begun.
+    pub granted: bool,
+    /// Whether the holder's lease was lost.
+    pub holder_lost: bool,
+    /// Whether it is over.
+    pub ended: bool,
+    /// Nodes that were left out, with the reason.
+    pub left_out: BTreeMap<NodeId, String>,
+    /// When it was asked for, milliseconds since 1970.
+    pub submitted_wall_ms: u64,
+    /// Since it was asked for, or how long it took.
+    pub age: Millis,
+}
+
+/// The view of one fleet.
+pub fn view(state: &State, id: &FleetId, contact: &Contact) -> Option<FleetView> {
+    let fleet = state.fleets.get(id)?;
+    let nodes = fleet.nodes.iter().map(|(name, node)| node_view(state, id, name, node, contact)).collect();
+    let queue = fleet.queue.iter().filter_map(|name| fleet.operation(name));
+    Some(FleetView {
+        fleet: id.clone(),
+        active: fleet.active,
+        desired: fleet.desired,
+        database: fleet.database.clone(),
+        now: state.now,
+        lock: lock_view(state, fleet),
+        nodes,
+        current: fleet.current().map(|operation| operation_view(state, fleet, operation)),
+        queue: queue.map(|operation| operation_view(state, fleet, operation)).collect(),
+    })
+}
+
+fn lock_view(state: &State, fleet: &Fleet) -> LockView {
+    let operation = fleet.current();
+    match &fleet.lock {
+        Lock::Free => LockView {
+            held: false,
+            operation: None,
+            token: None,
+            age: None,
+            since_wall_ms: None,
+            by: None,
+            reason: None,
+        },
+        Lock::Held { operation: id, token, since, since_wall_ms } => LockView {
+            held: true,
+            operation: Some(id.clone()),
+            token: Some(*token),
+            age: Some(state.now.since(*since)),
+            since_wall_ms: Some(*since_wall_ms),
+            by: operation.map(|operation| operation.by.clone()),
+            reason: operation.map(|operation| operation.reason.clone()),
+        },
+    }
+}
+
+fn node_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &Contact) -> NodeView {
+    let seen = node.observed.as_ref();
+    let (app, mut detail) = match seen.map(|seen| &seen.app) {
+        None => ("unknown", String::new()),
+        Some(AppState::Stopped) => ("stopped", String::new()),
+        Some(AppState::Refused(why)) => ("refused", why.clone()),
+        Some(AppState::Starting) => ("starting", contact.progress(id, name).unwrap_or_default()),
+        Some(AppState::Serving) => ("serving", String::new()),
+        Some(AppState::Failed(why)) => ("failed", why.clone()),
+        Some(AppState::Stopping) => ("stopping", contact.progress(id, name).unwrap_or_default()),
+        Some(AppState::Crashed(how)) => ("crashed", how.clone()),
+    };
+    if detail.is_empty()
+        && let Some(why) = seen.and_then(|seen| seen.unproved.clone())
+    {
+        detail = why;
+    }
+    NodeView {
+        node: name.clone(),
+        machine: node.machine.clone(),
+        address: node.address.clone(),
+        wanted: match node.assignment.spec.run {
+            Run::Stop => "stop".into(),
+            Run::Plain => "plain".into(),
+            Run::Migrate(_) => "migrate".into(),
+        },
+        app: app.into(),
+        detail,
+        proven_stopped: node.stop_evidence.is_some(),
+        acknowledged: node.acknowledged(),
+        heard: contact.last(id, name).map(|at| state.now.since(at)),
+        lost: contact.lost(id, name, state, state.now),
+        code: seen.and_then(|seen| seen.code.as_ref()).map(ToString::to_string),
+        foreign: seen
+            .iter()
+            .flat_map(|seen| &seen.foreign)
+            .map(|found| format!("pid {} of {}: {}", found.pid, found.owner, found.command))
+            .collect(),
+    }
+}
+
+/// The view of one operation.
+pub fn operation_view(state: &State, fleet: &Fleet, operation: &Operation) -> OperationView {
+    let at = Now { index: 0, time: state.now, wall_ms: 0, promoted: state.promoted };
+    let current = fleet.lock.holder() == Some(&operation.id);
+    let waits = match current.then(|| condition(fleet, operation, settled(fleet, at))) {
+        Some(Condition::Wait(waits)) => waits,
+        Some(Condition::Met | Condition::Stuck(_) | Condition::Again | Condition::Hopeless(_)) | None => {
+            Vec::new()
+        }
+    };
+    OperationView {
+        id: operation.id.clone(),
+        request: operation.request.to_string(),
+        by: operation.by.clone(),
+        reason: operation.reason.clone(),
+        status: operation.status.word().into(),
+        detail: match &operation.status {
+            Status::Blocked(blocked) => blocked.to_string(),
+            Status::Aborted(why) => why.clone(),
+            Status::Aborting => operation.aborting.clone().unwrap_or_default(),
+            Status::Queued => "waits for the lock".into(),
+            Status::Confirming(_) => "waits for its client to confirm".into(),
+            Status::Running | Status::Succeeded => String::new(),
+        },
+        choices: choices(operation),
+        waits,
+        steps: steps(state, operation),
+        attempt: operation.attempt,
+        token: operation.token,
+        solo: operation.solo.clone(),
+        granted: operation.granted.is_some(),
+        holder_lost: operation.holder.as_ref().is_some_and(|holder| holder.lost),
+        ended: operation.status.ended(),
+        left_out: operation.left_out.clone(),
+        submitted_wall_ms: operation.submitted_wall_ms,
+        age: operation.ended.unwrap_or(state.now).since(operation.submitted),
+    }
+}
+
+fn steps(state: &State, operation: &Operation) -> Vec<StepView> {
+    let mut steps: Vec<StepView> = operation
+        .records
+        .iter()
+        .map(|record| StepView {
+            step: record.step.clone(),
+            state: "done".into(),
+            took: Some(record.ended.since(record.began)),
+        })
+        .collect();
+    if operation.status.ended() {
+        return steps;
+    }
+    let at = usize::try_from(operation.cursor).unwrap_or(usize::MAX);
+    for (position, step) in operation.plan.iter().enumerate().skip(at) {
+        let now = position == at && operation.began.is_some();
+        steps.push(StepView {
+            step: step.to_string(),
+            state: if now { "now" } else { "ahead" }.into(),
+            took: now.then(|| state.now.since(operation.since)),
+        });
+    }
+    steps
+}
+
+/// What a person can do about an operation.
+fn choices(operation: &Operation) -> Vec<String> {
+    let id = &operation.id;
+    let retry = format!("soloist operation retry {id}");
+    let abort = format!("soloist operation abort {id}");
+    match &operation.status {
+        Status::Blocked(Blocked::Unreachable(_)) => vec![
+            "bring the node or its network back: the operation goes on by itself".into(),
+            format!("give up: {abort}"),
+        ],
+        Status::Blocked(Blocked::Breach(node, _)) => vec![
+            format!("stop what runs on {node}: the operation goes on by itself"),
+            format!("give up: {abort}"),
+        ],
+        Status::Blocked(Blocked::Refused(..)) => {
+            vec!["remove the cause: the operation goes on by itself".into(), format!("give up: {abort}")]
+        }
+        Status::Blocked(Blocked::Failed(..) | Blocked::Crashed(..)) => vec![
+            format!("remove the cause, then stop and start it again: {retry}"),
+            format!("give up: {abort}"),
+        ],
+        Status::Blocked(Blocked::TaskFailed(..)) => vec![
+            format!("remove the cause, then try again: {retry}"),
+            format!("give up and bring the fleet back: {abort}"),
+        ],
+        Status::Blocked(Blocked::HolderLost) => vec![
+            "the holder can still release with its token".into(),
+            "make sure that its work has ended, then: soloist lock release --force --reason \"...\"".into(),
+        ],
+        Status::Blocked(Blocked::Overdue) => {
+            vec![format!("wait, or try again: {retry}"), format!("give up: {abort}")]
+        }
+        Status::Queued
+        | Status::Confirming(_)
+        | Status::Running
+        | Status::Aborting
+        | Status::Succeeded
+        | Status::Aborted(_) => Vec::new(),
+    }
+}
+
+/// The plan of a request as it would begin now: its steps in words, or why it could not.
+pub fn preview(
+    state: &State,
+    id: &FleetId,
+    request: &crate::operation::Request,
+) -> Result<Vec<String>, crate::Rejection> {
+    let mut trial = state.clone();
+    let operation =
+        OperationId::new("plan").map_err(|error| crate::Rejection::Malformed { what: error.to_string() })?;
+    let fleet = trial.fleets.get_mut(id).ok_or_else(|| crate::Rejection::UnknownFleet {
+        fleet: id.clone(),
+        known: state.fleets.keys().cloned().collect(),
+    })?;
+    // Whatever runs now has ended when this would begin.
+    fleet.lock = Lock::Free;
+    fleet.queue.clear();
+    fleet.operations.clear();
+    let entry = crate::Entry {
+        time: state.now,
+        wall_ms: state.wall_ms,
+        feature_level: crate::command::FEATURE_LEVEL,
+        command: crate::Command::Submit {
+            fleet: id.clone(),
+            operation: operation.clone(),
+            request: request.clone(),
+            submission: crate::command::Submission::default(),
+        },
+    };
+    crate::apply(&mut trial, u64::MAX, &entry).reply?;
+    let planned = trial.fleets.get(id).and_then(|fleet| fleet.operation(&operation));
+    Ok(planned
+        .map(|operation| {
+            let done = operation.records.iter().map(|record| record.step.clone());
+            let at = usize::try_from(operation.cursor).unwrap_or(usize::MAX);
+            done.chain(operation.plan.iter().skip(at).map(ToString::to_string)).collect()
+        })
+        .unwrap_or_default())
+}
