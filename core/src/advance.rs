@@ -99,6 +99,10 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
     fleet.lock = Lock::Held { operation: id.clone(), token, since: now.time, since_wall_ms: now.wall_ms };
     match operation.request {
         Request::Start { install, .. } => {
+            if fleet.desired == Desired::Stop {
+                // From a stop, every node waits for its turn.
+                fleet.nodes.values_mut().for_each(|node| node.admitted = false);
+            }
             fleet.desired = Desired::Run;
             fleet.active |= !install;
         }

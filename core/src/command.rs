@@ -52,6 +52,10 @@ pub enum Command {
         registration: Registration,
         /// Timeouts of a fleet that this registration makes.
         policy: Policy,
+        /// Whether another run of this node's agent is heard at this moment. Only the leader knows: it is filled in by
+        /// [`crate::due::witness`] when the leader proposes.
+        #[serde(default)]
+        rival: bool,
     },
     /// An agent saw something that decisions read.
     Report {

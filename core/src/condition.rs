@@ -40,12 +40,14 @@ fn wait(node: Option<&NodeId>, what: &str) -> Wait {
 pub fn breach(fleet: &Fleet, operation: &Operation) -> Option<(NodeId, String)> {
     let wanted = crate::assign::wanted(fleet, operation);
     for (name, node) in &fleet.nodes {
-        if Rule::ForeignBlocks.holds()
+        let must_stop = wanted.get(name) == Some(&Run::Stop);
+        if !must_stop
+            && Rule::ForeignBlocks.holds()
             && let Some(what) = foreign(node)
         {
             return Some((name.clone(), what));
         }
-        if wanted.get(name) == Some(&Run::Stop) && node.stop_evidence.is_none() {
+        if must_stop && node.stop_evidence.is_none() {
             let what = match node.observed.as_ref().map(|seen| &seen.app) {
                 Some(app) if app.may_run() => "its app runs although it must be stopped".to_owned(),
                 Some(AppState::Crashed(_)) => {
@@ -53,7 +55,7 @@ pub fn breach(fleet: &Fleet, operation: &Operation) -> Option<(NodeId, String)> 
                 }
                 _ => "it is not known to be stopped".to_owned(),
             };
-            return Some((name.clone(), what));
+            return Some((name.clone(), foreign(node).unwrap_or(what)));
         }
         let own = |token| operation.token == Some(token);
         if let Some(token) =

@@ -18,7 +18,7 @@ pub struct Contact {
 }
 
 impl Contact {
-    /// Notes that a node was heard at `now`.
+    /// Notes that a node was heard at `now`, in a session of the run of its agent that is registered.
     pub fn hear(&mut self, fleet: &FleetId, node: &NodeId, now: Time) {
         self.heard.insert((fleet.clone(), node.clone()), now);
     }
@@ -54,6 +54,15 @@ impl Contact {
     pub fn clear(&mut self) {
         self.heard.clear();
         self.progress.clear();
+    }
+}
+
+/// Adds to a command what only the leader knows. Called by the leader for every command that it proposes.
+pub fn witness(command: &mut Command, state: &State, contact: &Contact, now: Time) {
+    if let Command::Register { fleet, node, registration, rival, .. } = command {
+        let known = state.fleets.get(fleet).and_then(|fleet| fleet.nodes.get(node));
+        let other = known.is_some_and(|known| known.incarnation != registration.incarnation);
+        *rival = other && !contact.lost(fleet, node, state, now);
     }
 }
 

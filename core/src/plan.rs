@@ -34,6 +34,13 @@ pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<N
     if all.is_empty() {
         return Err("the fleet has no node: start an agent on each node first".into());
     }
+    let needs_run =
+        matches!(operation.request, Request::Hold { mode: HoldMode::Solo, .. } | Request::Plugin { .. });
+    if needs_run && fleet.desired == Desired::Stop {
+        return Err(
+            "the fleet was stopped while the operation waited: start it first with soloist start".into()
+        );
+    }
     let parallel = fleet.policy.max_parallel;
     let host = operation.host_node.as_ref();
     match &operation.request {
@@ -131,25 +138,38 @@ fn take_down(all: &[NodeId], solo: &NodeId, task: Option<TaskCall>) -> Vec<Step>
 
 fn bring_others(all: &[NodeId], first: &NodeId, parallel: u32) -> Vec<Step> {
     let others: Vec<NodeId> = all.iter().filter(|node| *node != first).cloned().collect();
+    bring_all(&others, parallel)
+}
+
+fn bring_all(nodes: &[NodeId], parallel: u32) -> Vec<Step> {
     let size = usize::try_from(parallel.max(1)).unwrap_or(1);
-    others.chunks(size).map(|nodes| Step::Serving { nodes: nodes.to_vec(), bring: Bring::Plain }).collect()
+    nodes.chunks(size).map(|nodes| Step::Serving { nodes: nodes.to_vec(), bring: Bring::Plain }).collect()
 }
 
 /// The rest of a plain start once it is known who is there: running nodes first, then one parked node that must
-/// serve before the others start.
+/// serve before the others start. Planned anew when a node turns out to be absent, so that there is always a first.
 pub fn order_start(fleet: &Fleet, operation: &Operation) -> Vec<Step> {
     let bring = if Rule::MigrateNeedsIntent.holds() { Bring::Plain } else { Bring::Migrate };
+    let done = usize::try_from(operation.cursor).unwrap_or(usize::MAX);
+    let started = |name: &NodeId| {
+        operation
+            .plan
+            .iter()
+            .take(done)
+            .any(|step| matches!(step, Step::Serving { nodes, .. } if nodes.contains(name)))
+    };
+    let runs = |name: &&NodeId| started(name) || fleet.nodes.get(*name).is_some_and(|node| node.admitted);
     let there: Vec<NodeId> =
         fleet.nodes.keys().filter(|node| !operation.left_out.contains_key(*node)).cloned().collect();
-    let admitted = |node: &&NodeId| fleet.nodes.get(*node).is_some_and(|node| node.admitted);
-    let running: Vec<NodeId> = there.iter().filter(admitted).cloned().collect();
-    let mut parked: Vec<NodeId> = there.iter().filter(|node| !admitted(node)).cloned().collect();
+    let running: Vec<NodeId> = there.iter().filter(runs).cloned().collect();
+    let mut parked: Vec<NodeId> = there.iter().filter(|name| !runs(name)).cloned().collect();
     let mut steps = Vec::new();
     if !running.is_empty() {
         steps.push(Step::Serving { nodes: running, bring: Bring::Plain });
-    } else if let Some(at) =
-        fleet.last_solo.as_ref().and_then(|solo| parked.iter().position(|node| node == solo))
-    {
+        steps.extend(bring_all(&parked, fleet.policy.max_parallel));
+        return steps;
+    }
+    if let Some(at) = fleet.last_solo.as_ref().and_then(|solo| parked.iter().position(|node| node == solo)) {
         let first = parked.remove(at);
         parked.insert(0, first);
     }

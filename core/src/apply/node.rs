@@ -24,13 +24,14 @@ pub(super) fn enrol(state: &mut State, id: &FleetId, policy: &Policy) -> Result<
     Ok(())
 }
 
-/// Begins a run of an agent. What it is given from now on is numbered above this entry, so that whatever was on its
+/// Begins a run of an agent. `rival` says that the registered run is heard at this moment. What it is given from now on is numbered above this entry, so that whatever was on its
 /// way to an earlier run is void.
 pub(super) fn register(
     id: &FleetId,
     fleet: &mut Fleet,
     name: &NodeId,
     registration: &Registration,
+    rival: bool,
     now: Now,
     journal: &mut Journal,
 ) -> Result<Reply, Rejection> {
@@ -64,22 +65,28 @@ pub(super) fn register(
     if node.incarnation == registration.incarnation {
         return Ok(Reply::Registered { floor: node.registered });
     }
-    if registration.fresh {
-        if node.machine != registration.machine && node.stop_evidence.is_none() {
-            let (fleet, node, machine) = (id.clone(), name.clone(), node.machine.clone());
-            return Err(Rejection::OtherMachine { fleet, node, machine });
+    // A run that knows the registered one as its own past goes on where that one stood. Any other remembers nothing
+    // that counts; it may take over when the registered one is silent and no app can be left behind elsewhere.
+    let succeeds = registration.lineage.contains(&node.incarnation);
+    if !succeeds {
+        let (fleet, name, machine) = (id.clone(), name.clone(), node.machine.clone());
+        if rival && registration.fresh {
+            return Err(Rejection::Rival { fleet, node: name });
         }
-    } else if !registration.lineage.contains(&node.incarnation) {
-        let (fleet, node, machine) = (id.clone(), name.clone(), node.machine.clone());
-        return Err(Rejection::OtherAgent { fleet, node, machine });
+        if rival {
+            return Err(Rejection::OtherAgent { fleet, node: name, machine });
+        }
+        if node.machine != registration.machine && node.stop_evidence.is_none() {
+            return Err(Rejection::OtherMachine { fleet, node: name, machine });
+        }
     }
     let rebooted = node.boot != registration.boot;
     if rebooted {
         // Nothing of the app can have survived; it waits to be started in order.
         node.admitted = false;
     }
-    if registration.fresh {
-        // An agent that remembers nothing cannot have acknowledged anything.
+    if !succeeds {
+        // An agent that does not remember it cannot have acknowledged anything.
         node.stop_evidence = None;
         node.stop_since = node.stop_since.map(|_| generation);
     }
@@ -92,7 +99,7 @@ pub(super) fn register(
     node.sequence = 0;
     node.assignment.generation = generation;
     node.heard = now.time;
-    let kind = EventKind::Returned { rebooted, ledger_lost: registration.fresh };
+    let kind = EventKind::Returned { rebooted, ledger_lost: !succeeds };
     journal.node(lock.as_ref(), name, kind);
     Ok(Reply::Registered { floor: generation })
 }

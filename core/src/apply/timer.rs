@@ -10,6 +10,7 @@ use crate::event::EventKind;
 use crate::ids::{FleetId, MachineId, NodeId, OperationId};
 use crate::journal::Journal;
 use crate::operation::{Bring, Course, Operation, Request, Status, Step};
+use crate::plan::order_start;
 use crate::state::Fleet;
 
 /// Rings a timer.
@@ -206,6 +207,17 @@ fn leave_out(
         if operation.left_out.insert(node.clone(), why.to_owned()).is_none() {
             changed = true;
             journal.node(Some(id), node, EventKind::LeftOut(why.to_owned()));
+        }
+    }
+    let starts = matches!(operation.request, Request::Start { install: false, .. })
+        && operation.course == Course::Forward
+        && matches!(operation.step(), Some(Step::Serving { .. }));
+    if changed && starts {
+        let operation = operation.clone();
+        let rest = order_start(fleet, &operation);
+        if let Some(operation) = fleet.operation_mut(id) {
+            operation.plan.truncate(usize::try_from(operation.cursor).unwrap_or(usize::MAX));
+            operation.plan.extend(rest);
         }
     }
     if changed { Reply::Done } else { Reply::Unchanged }

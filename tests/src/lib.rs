@@ -1,0 +1,3 @@
+//! What Soloist's tests share: the simulated world, witnesses, and helpers that run the real programs.
+
+pub mod sim;

@@ -1,0 +1,180 @@
+//! One node: its host, its agent with the ledger, its keepers, and the apps that run there.
+
+use soloist_core::agent::{AppSeen, Facts, Health, Ledger, Seen};
+use soloist_core::assignment::{DatabaseFacts, Foreign, Observed, Proof, RunMode, Task, TaskKey, TaskResult};
+use soloist_core::ids::{BootId, Generation, Incarnation, Launch, MachineId, NodeId, Token, Version};
+
+use super::app::{App, Database, Phase, Starter};
+
+/// A keeper that has not executed its app yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Keeper {
+    pub(crate) launch: Launch,
+    pub(crate) mode: RunMode,
+    pub(crate) generation: Generation,
+    pub(crate) exec_at: u64,
+}
+
+/// What an agent does in the background.
+#[derive(Debug, Clone)]
+pub(crate) struct Busy {
+    pub(crate) task: Task,
+    pub(crate) until: u64,
+    pub(crate) recovers: bool,
+}
+
+/// One node.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) name: NodeId,
+    pub(crate) machine: MachineId,
+    pub(crate) up: bool,
+    pub(crate) boot: u64,
+    pub(crate) code: &'static str,
+    // On disk.
+    pub(crate) ledger: Ledger,
+    // The agent's process.
+    pub(crate) agent_up: bool,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) registered: bool,
+    pub(crate) session: Option<usize>,
+    pub(crate) session_since: u64,
+    pub(crate) sequence: u64,
+    pub(crate) last: Option<Observed>,
+    pub(crate) acked: u64,
+    pub(crate) facts: Option<(Generation, u64, Facts)>,
+    pub(crate) busy: Option<Busy>,
+    pub(crate) checked: Option<(TaskKey, TaskResult)>,
+    pub(crate) proved: Option<Proof>,
+    pub(crate) restart_at: u64,
+    pub(crate) next_step: u64,
+    // Its children.
+    pub(crate) keepers: Vec<Keeper>,
+    pub(crate) apps: Vec<App>,
+    /// How the last app of the keeper ended, unless it was asked to.
+    pub(crate) ended: Option<String>,
+    /// Tokens of holders' processes, with their end.
+    pub(crate) holders: Vec<(Token, u64)>,
+    /// Foreign processes and holders as the last scan saw them.
+    pub(crate) scanned: (Vec<Foreign>, Vec<Token>),
+    pub(crate) next_scan: u64,
+}
+
+impl Host {
+    pub(crate) fn new(name: NodeId) -> Self {
+        Self {
+            machine: MachineId(format!("machine-of-{name}")),
+            name,
+            up: true,
+            boot: 1,
+            code: super::app::VERSION,
+            ledger: Ledger::default(),
+            agent_up: false,
+            incarnation: Incarnation(0),
+            registered: false,
+            session: None,
+            session_since: 0,
+            sequence: 0,
+            last: None,
+            acked: 0,
+            facts: None,
+            busy: None,
+            checked: None,
+            proved: None,
+            restart_at: 0,
+            next_step: 0,
+            keepers: Vec::new(),
+            apps: Vec::new(),
+            ended: None,
+            holders: Vec::new(),
+            scanned: (Vec::new(), Vec::new()),
+            next_scan: 0,
+        }
+    }
+
+    pub(crate) fn boot_id(&self) -> BootId {
+        BootId(format!("{}-boot-{}", self.name, self.boot))
+    }
+
+    /// The app that a keeper runs.
+    pub(crate) fn own(&self) -> Option<&App> {
+        self.apps.iter().find(|app| matches!(app.starter, Starter::Keeper(_)))
+    }
+
+    /// Whether nothing runs here or is about to.
+    pub(crate) fn idle(&self) -> bool {
+        self.apps.is_empty() && self.keepers.is_empty()
+    }
+
+    pub(crate) fn own_mut(&mut self) -> Option<&mut App> {
+        self.apps.iter_mut().find(|app| matches!(app.starter, Starter::Keeper(_)))
+    }
+
+    /// Reads code, storage and database anew.
+    pub(crate) fn read_facts(&mut self, database: &Database, now: u64) {
+        let generation =
+            self.ledger.assignment.as_ref().map_or(Generation(0), |assignment| assignment.generation);
+        let facts = Facts {
+            code: Some(Version(self.code.to_owned())),
+            database: Some(DatabaseFacts {
+                identity: "cluster/noco".into(),
+                version: database.version.clone().map(Version),
+                empty: !database.tables,
+            }),
+            upgrading: false,
+            problem: None,
+        };
+        self.facts = Some((generation, now, facts));
+    }
+
+    /// Looks at the process table.
+    pub(crate) fn scan(&mut self) {
+        let person = |app: &&App| app.starter == Starter::Person;
+        let foreign = self.apps.iter().filter(person).map(|app| Foreign {
+            pid: app.pid,
+            owner: "admin".into(),
+            command: "node app start".into(),
+        });
+        let holders = self.holders.iter().map(|(token, _)| *token);
+        self.scanned = (foreign.collect(), holders.collect());
+    }
+
+    /// What the agent sees, as its decisions read it.
+    pub(crate) fn seen(&self, now: u64) -> Seen {
+        let generation =
+            self.ledger.assignment.as_ref().map_or(Generation(0), |assignment| assignment.generation);
+        let facts =
+            self.facts.as_ref().filter(|(read, ..)| *read == generation).map(|(_, _, facts)| facts.clone());
+        let app = match self.own() {
+            Some(app) if app.stops_at.is_some() => AppSeen::Stopping,
+            Some(app) => AppSeen::Running {
+                launched: app.launched,
+                health: match &app.phase {
+                    Phase::Starting(_) | Phase::Migrating(_) => Health::Starting,
+                    Phase::Serving => Health::Serving,
+                    Phase::Failed(why) => Health::Failed(why.clone()),
+                },
+            },
+            None => {
+                let waits = |keeper: &Keeper| self.ledger.may_exec(keeper.launch, &self.boot_id());
+                match &self.ended {
+                    _ if self.keepers.iter().any(waits) => AppSeen::Launching,
+                    Some(how) => AppSeen::Ended(how.clone()),
+                    None => AppSeen::Gone,
+                }
+            }
+        };
+        Seen {
+            boot: self.boot_id(),
+            app,
+            facts,
+            foreign: self.scanned.0.clone(),
+            holders: self.scanned.1.clone(),
+            busy: self.busy.as_ref().map(|busy| busy.task.clone()),
+            checked: self.checked.clone(),
+            proved: self.proved.clone(),
+            unproved: None,
+            may_restart: now >= self.restart_at,
+        }
+    }
+}

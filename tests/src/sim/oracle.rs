@@ -1,0 +1,255 @@
+//! What truly ran, and what must never be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use soloist_core::assignment::{Observed, Run, RunMode};
+use soloist_core::event::EventKind;
+use soloist_core::ids::{Generation, NodeId, OperationId, Right, Token};
+use soloist_core::operation::{HoldMode, Operation, Request};
+use soloist_core::policy::Policy;
+use soloist_core::state::Fleet;
+
+use super::Summary;
+use super::agent::Host;
+use super::app::Phase;
+
+/// The oracle's own memory; it believes nothing that the state says of the world.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    /// The newest report of each node by the order in which it was sent.
+    newest: BTreeMap<NodeId, (u64, u64, Observed)>,
+    rights: BTreeSet<Right>,
+    /// Operations during which some app has served, from their beginning on.
+    served: BTreeSet<OperationId>,
+    /// True time of the last renewal or promotion that was applied.
+    last_renewal: u64,
+    last_promote: u64,
+    tokens: BTreeSet<Token>,
+    pub(crate) summary: Summary,
+}
+
+impl Oracle {
+    /// An entry with a report was applied: `run` orders the runs of the node's agent, `sequence` the reports in one.
+    pub(crate) fn reported(&mut self, node: &NodeId, run: u64, sequence: u64, observed: &Observed) {
+        let newer = self.newest.get(node).is_none_or(|(r, s, _)| (run, sequence) > (*r, *s));
+        if newer {
+            self.newest.insert(node.clone(), (run, sequence, observed.clone()));
+        }
+    }
+
+    pub(crate) fn renewed(&mut self, now: u64) {
+        self.last_renewal = now;
+    }
+
+    pub(crate) fn promoted(&mut self, now: u64) {
+        self.last_promote = now;
+    }
+
+    /// Looks at the events of an entry that was just applied.
+    pub(crate) fn happened(
+        &mut self,
+        kind: &EventKind,
+        fleet: &Fleet,
+        hosts: &[Host],
+        policy: &Policy,
+        now: u64,
+    ) -> Result<(), String> {
+        match kind {
+            EventKind::Granted(token) => {
+                self.summary.grants += 1;
+                if !self.tokens.insert(*token)
+                    || self
+                        .tokens
+                        .range((std::ops::Bound::Excluded(*token), std::ops::Bound::Unbounded))
+                        .next()
+                        .is_some()
+                {
+                    return Err(format!("token {token} was granted after an equal or higher one"));
+                }
+                self.at_grant(fleet, hosts)
+            }
+            EventKind::HolderLost => {
+                self.summary.leases_lost += 1;
+                let since = now.saturating_sub(self.last_renewal.max(self.last_promote));
+                // The members' clocks may run a twentieth too fast.
+                if since < policy.lease.0 * 9 / 10 {
+                    return Err(format!(
+                        "a lease was lost {since} ms after its last renewal or the last promotion"
+                    ));
+                }
+                Ok(())
+            }
+            EventKind::Breach(_) => {
+                self.summary.breaches += 1;
+                Ok(())
+            }
+            EventKind::Ended(how) => {
+                self.summary.succeeded += u64::from(how == "succeeded");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn at_grant(&self, fleet: &Fleet, hosts: &[Host]) -> Result<(), String> {
+        let Some(operation) = fleet.current() else {
+            return Err("a grant without a holder of the lock".into());
+        };
+        let alone = may_run(operation);
+        for host in hosts.iter().filter(|host| host.own().is_some()) {
+            if alone.as_ref() != Some(&host.name) {
+                return Err(format!("granted to {} while the app of {} runs", operation.id, host.name));
+            }
+        }
+        for (node, (_, _, observed)) in &self.newest {
+            if let Some(foreign) = observed.foreign.first() {
+                return Err(format!(
+                    "granted although {node} last reported the foreign process {}",
+                    foreign.pid
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A keeper is about to execute the app of `hosts[at]`.
+    pub(crate) fn executes(
+        &mut self,
+        at: usize,
+        mode: RunMode,
+        generation: Generation,
+        fleet: &Fleet,
+        hosts: &[Host],
+        version: Option<&str>,
+    ) -> Result<(), String> {
+        let host = &hosts[at];
+        self.summary.launches += 1;
+        let current = fleet.current();
+        if let Some(operation) = current.filter(|operation| operation.exclusive()) {
+            if may_run(operation).as_ref() != Some(&host.name) {
+                return Err(format!("the app of {} starts while {} is alone", host.name, operation.id));
+            }
+        }
+        match mode {
+            RunMode::Migrate(right) => {
+                self.summary.migrations += 1;
+                let asked = current.is_some_and(|operation| {
+                    matches!(operation.request, Request::Start { install: true, .. })
+                });
+                if !asked {
+                    return Err(format!("{} installs although no operation asked for it", host.name));
+                }
+                if !self.rights.insert(right) {
+                    return Err(format!("{} uses right {right} a second time", host.name));
+                }
+                if let Some(other) = hosts.iter().find(|other| other.own().is_some()) {
+                    return Err(format!("{} installs while the app of {} runs", host.name, other.name));
+                }
+            }
+            RunMode::Plain => {
+                if version != Some(host.code) {
+                    return Err(format!(
+                        "{} starts plainly with code {} on a database of {version:?}",
+                        host.name, host.code
+                    ));
+                }
+            }
+        }
+        // In a start, the first node serves before the second starts.
+        if let Some(operation) = current.filter(|operation| {
+            matches!(operation.request, Request::Start { .. })
+                && operation.began.is_some_and(|began| generation >= began)
+        }) {
+            // A node that was out of contact and left out may have begun to start: the others do not wait for it.
+            let counts = |other: &&Host| !operation.left_out.contains_key(&other.name);
+            let waiting = hosts.iter().filter(counts).any(|other| {
+                other.own().is_some_and(|app| app.launched >= operation.began && starts(&app.phase))
+            });
+            if waiting && !self.served.contains(&operation.id) {
+                return Err(format!(
+                    "{} starts before the first node of {} has served",
+                    host.name, operation.id
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the world as it is.
+    pub(crate) fn watch(
+        &mut self,
+        fleet: &Fleet,
+        hosts: &[Host],
+        work: Option<(Token, HoldMode, &NodeId)>,
+    ) -> Result<(), String> {
+        if let Some(operation) = fleet.current()
+            && hosts.iter().any(|host| host.own().is_some_and(|app| app.phase == Phase::Serving))
+        {
+            self.served.insert(operation.id.clone());
+        }
+        if let Some((token, mode, solo)) = work {
+            for host in hosts.iter().filter(|host| host.own().is_some()) {
+                if mode == HoldMode::AllStopped || host.name != *solo {
+                    return Err(format!(
+                        "the app of {} runs while the holder of token {token} works",
+                        host.name
+                    ));
+                }
+            }
+        }
+        let mut changing = hosts.iter().filter(|host| host.own().is_some_and(|app| app.change.is_some()));
+        if let Some(first) = changing.next() {
+            if let Some(other) = hosts.iter().find(|other| other.own().is_some() && other.name != first.name)
+            {
+                return Err(format!(
+                    "the app of {} runs while a plugin changes on {}",
+                    other.name, first.name
+                ));
+            }
+        }
+        let migrating: Vec<&Host> = hosts
+            .iter()
+            .filter(|host| host.own().is_some_and(|app| matches!(app.phase, Phase::Migrating(_))))
+            .collect();
+        let running = hosts.iter().filter(|host| host.own().is_some()).count();
+        if !migrating.is_empty() && running > 1 {
+            return Err(format!("{running} apps run while {} installs", migrating[0].name));
+        }
+        Ok(())
+    }
+
+    /// A plugin change begins in an app; `busy` says that one is still under way there.
+    pub(crate) fn changes(&self, host: &NodeId, busy: bool) -> Result<(), String> {
+        if busy {
+            Err(format!("a second attempt changes a plugin on {host} while the first one may run"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn starts(phase: &Phase) -> bool {
+    matches!(phase, Phase::Starting(_) | Phase::Migrating(_))
+}
+
+/// The node whose app may run while this operation is exclusive.
+fn may_run(operation: &Operation) -> Option<NodeId> {
+    match operation.request {
+        Request::Hold { mode: HoldMode::AllStopped, .. } | Request::Stop => None,
+        Request::Hold { mode: HoldMode::Solo, .. } | Request::Plugin { .. } | Request::Start { .. } => {
+            operation.solo.clone()
+        }
+    }
+}
+
+/// Whether a fleet is whole: everything runs and nothing is under way.
+pub(crate) fn whole(fleet: &Fleet, hosts: &[Host]) -> bool {
+    fleet.current().is_none()
+        && fleet.queue.is_empty()
+        && fleet.active
+        && fleet.nodes.len() == hosts.len()
+        && fleet.nodes.values().all(|node| node.admitted && node.assignment.spec.run == Run::Plain)
+        && hosts
+            .iter()
+            .all(|host| host.own().is_some_and(|app| app.phase == Phase::Serving && app.stops_at.is_none()))
+}

@@ -1,0 +1,99 @@
+//! Each safety rule exists because the simulated world fails without it: with the rule switched off, some seed must
+//! end in a failure, and for the right reason.
+
+use soloist_core::rule::Rule;
+use soloist_tests::sim;
+
+/// Most seeds that a broken rule may hide from.
+const SEEDS: u64 = 1500;
+
+/// Runs seeds with the rule broken until one fails with one of the `expected` words in its message.
+fn is_noticed(rule: Rule, expected: &[&str]) {
+    rule.broken(|| {
+        for seed in 0..SEEDS {
+            if let Err(failure) = sim::run(seed) {
+                let right = expected.iter().any(|word| failure.what.contains(word));
+                if right {
+                    println!("{rule:?}: seed {seed}: {}", failure.what);
+                    return;
+                }
+            }
+        }
+        panic!("{SEEDS} seeds pass, or fail for another reason, although {rule:?} is switched off");
+    });
+}
+
+#[test]
+fn a_crash_counted_as_stop_evidence() {
+    is_noticed(Rule::CrashIsNoEvidence, &["while", "is alone"]);
+}
+
+#[test]
+fn evidence_not_withdrawn_by_a_contradicting_report() {
+    is_noticed(Rule::EvidenceIsWithdrawn, &["foreign process", "while"]);
+}
+
+#[test]
+fn an_older_report_accepted() {
+    is_noticed(Rule::ReportsInOrder, &["foreign process", "while", "before the first node"]);
+}
+
+#[test]
+fn a_lower_generation_accepted() {
+    is_noticed(Rule::GenerationsRise, &["while", "is alone"]);
+}
+
+#[test]
+fn registration_skipped_after_a_lost_ledger() {
+    is_noticed(Rule::RegisterFirst, &["while", "is alone", "second time", "no operation asked"]);
+}
+
+#[test]
+fn the_lock_freed_at_abort() {
+    is_noticed(Rule::AbortKeepsLock, &["while"]);
+}
+
+#[test]
+fn an_attempt_begun_while_the_last_one_may_run() {
+    is_noticed(Rule::OneAttempt, &["second attempt"]);
+}
+
+#[test]
+fn migrate_kept_after_use() {
+    is_noticed(Rule::MigrateIsSpent, &["a second time"]);
+}
+
+#[test]
+fn migrate_given_to_two_nodes() {
+    is_noticed(Rule::OneMigrate, &["one-migrate", "a second time", "installs while"]);
+}
+
+#[test]
+fn a_node_started_migrate_without_install_intent() {
+    is_noticed(Rule::MigrateNeedsIntent, &["no operation asked", "migrate-with-intent"]);
+}
+
+#[test]
+fn a_plain_start_on_a_version_difference() {
+    is_noticed(Rule::PlainNeedsSameVersion, &["starts plainly"]);
+}
+
+#[test]
+fn a_grant_beside_a_foreign_process() {
+    is_noticed(Rule::ForeignBlocks, &["foreign process"]);
+}
+
+#[test]
+fn a_second_node_started_before_the_first_serves() {
+    is_noticed(Rule::FirstServes, &["before the first node"]);
+}
+
+#[test]
+fn a_lease_expired_by_a_clock_jump() {
+    is_noticed(Rule::ElapsedTime, &["a lease was lost"]);
+}
+
+#[test]
+fn a_lease_expired_by_a_new_leader() {
+    is_noticed(Rule::PromoteExtends, &["a lease was lost"]);
+}
