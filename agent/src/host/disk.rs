@@ -1,0 +1,105 @@
+//! Reading files that may lie on a hung mount.
+//!
+//! A call into a dead NFS server does not return and cannot be cancelled. So each read runs in a thread of its own,
+//! outside the async runtime (whose shutdown would wait for it), and a reader whose last thread still hangs starts
+//! no second one: a hung mount costs one thread and is a reason, not a hung agent.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Reads with a deadline; at most one call of each reader is under way.
+#[derive(Debug, Clone)]
+pub struct DiskReader {
+    deadline: Duration,
+    busy: Arc<AtomicBool>,
+}
+
+impl DiskReader {
+    /// A reader whose calls take at most `deadline`.
+    pub fn new(deadline: Duration) -> Self {
+        Self { deadline, busy: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Whether the path exists.
+    pub async fn exists(&self, path: PathBuf) -> io::Result<bool> {
+        self.call(path, |path| path.try_exists()).await
+    }
+
+    /// Length and time of the last change of a file: whether it may be another one than before.
+    pub async fn stamp(&self, path: PathBuf) -> io::Result<(u64, std::time::SystemTime)> {
+        self.call(path, |path| {
+            let meta = std::fs::metadata(path)?;
+            Ok((meta.len(), meta.modified()?))
+        })
+        .await
+    }
+
+    /// The text of a file of at most `max` bytes.
+    pub async fn read(&self, path: PathBuf, max: u64) -> io::Result<String> {
+        self.call(path, move |path| {
+            use std::io::Read;
+            let mut text = String::new();
+            std::fs::File::open(&path)?.take(max).read_to_string(&mut text)?;
+            Ok(text)
+        })
+        .await
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        path: PathBuf,
+        read: impl FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let hung = |path: &std::path::Path| {
+            let text = format!("{} does not answer (hung mount?)", path.display());
+            io::Error::new(io::ErrorKind::TimedOut, text)
+        };
+        let shown = path.clone();
+        if self.busy.swap(true, Ordering::AcqRel) {
+            return Err(hung(&shown));
+        }
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let busy = Arc::clone(&self.busy);
+        let thread = std::thread::Builder::new().name("disk".into()).spawn(move || {
+            let result = read(path);
+            busy.store(false, Ordering::Release);
+            // The asker may have given up; then nobody wants the answer.
+            let _ = send.send(result);
+        });
+        if let Err(error) = thread {
+            self.busy.store(false, Ordering::Release);
+            return Err(error);
+        }
+        match tokio::time::timeout(self.deadline, receive).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(io::Error::other("the reading thread ended without an answer")),
+            Err(_) => Err(hung(&shown)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hung_read_costs_one_thread_and_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let reader = DiskReader::new(Duration::from_millis(50));
+        // Opening a pipe without a writer blocks like a dead mount.
+        let error = reader.read(pipe.clone(), 10).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(reader.exists(folder.path().into()).await.is_err(), "still busy");
+        std::fs::write(&pipe, "x").unwrap();
+        let begun = std::time::Instant::now();
+        while reader.exists(folder.path().into()).await.is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(5));
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Asking the app: its HTTP API, its health, whether it serves, and what it has loaded.
+
+mod api;
+mod credential;
+mod health;
+mod proof;
+mod serving;
+
+pub use api::{Answer, ApiClient, ApiError, Plugin};
+pub use credential::{Credential, CredentialError, Secret};
+pub use health::Health;
+pub(crate) use health::shorten;
+pub use proof::{LoadedAnswer, Proven, Routes};
+pub(crate) use proof::{find as find_plugin, short as short_name};
+pub use serving::{FAILED_AFTER, Prober, Verdict};

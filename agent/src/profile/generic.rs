@@ -1,0 +1,189 @@
+//! The generic profile: a configured command, with as much of NocoBase's API as the app has.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use soloist_core::assignment::{DatabaseFacts, RunMode};
+use soloist_core::ids::Version;
+
+use super::command::{base_env, output};
+use super::{Facts, NodeContext, ProfileError};
+use crate::driver::AppCommand;
+use crate::host::{AppPattern, Marker};
+use crate::probe::{ApiClient, ApiError, Health, Prober, Routes, Verdict};
+
+/// How long facts may take.
+const FACTS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Configuration of a generic app.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenericConfig {
+    /// Program and arguments of a plain run.
+    pub command: Vec<String>,
+    /// Program and arguments of a run that may install or upgrade; without it such a run is refused.
+    #[serde(default)]
+    pub migrate_command: Option<Vec<String>>,
+    /// Working folder.
+    pub cwd: PathBuf,
+    /// Environment, beside `PATH`, `HOME` and the like.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Base of an API like NocoBase's, for example `http://127.0.0.1:13000/api/`. With it the app is probed like
+    /// NocoBase, and plugin tasks work.
+    #[serde(default)]
+    pub api_url: Option<String>,
+    /// File with the API credential.
+    #[serde(default)]
+    pub credential: Option<PathBuf>,
+    /// Without `api_url`: the app serves when this address answers 200. Without both it serves while it runs.
+    #[serde(default)]
+    pub health_url: Option<String>,
+    /// Address that tells the facts as JSON.
+    #[serde(default)]
+    pub facts_url: Option<String>,
+    /// Command that prints the facts as JSON: program and arguments.
+    #[serde(default)]
+    pub facts_command: Option<Vec<String>>,
+    /// Routes that prove plugins, by package name.
+    #[serde(default)]
+    pub plugin_routes: BTreeMap<String, String>,
+}
+
+/// Facts as an app or a command tells them.
+#[derive(Debug, Default, Deserialize)]
+struct Told {
+    #[serde(default)]
+    code: Option<Version>,
+    #[serde(default)]
+    database: Option<ToldDatabase>,
+    #[serde(default)]
+    upgrading: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct ToldDatabase {
+    identity: String,
+    #[serde(default)]
+    version: Option<Version>,
+    #[serde(default)]
+    empty: bool,
+}
+
+/// A generic app on one node.
+#[derive(Debug)]
+pub struct GenericProfile {
+    config: GenericConfig,
+    node: NodeContext,
+    api: Option<ApiClient>,
+    health: Option<ApiClient>,
+    facts: Option<ApiClient>,
+    routes: Routes,
+}
+
+impl GenericProfile {
+    pub(super) fn new(config: GenericConfig, node: NodeContext) -> Result<Self, ProfileError> {
+        if config.command.is_empty() || config.migrate_command.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ProfileError::Refused("the profile's command names no program".into()));
+        }
+        let client = |url: &Option<String>| url.as_ref().map(|url| ApiClient::new(url, None)).transpose();
+        let api =
+            config.api_url.as_ref().map(|url| ApiClient::new(url, config.credential.clone())).transpose()?;
+        Ok(Self {
+            api,
+            health: client(&config.health_url)?,
+            facts: client(&config.facts_url)?,
+            routes: Routes::with(config.plugin_routes.clone()),
+            config,
+            node,
+        })
+    }
+
+    pub(super) fn command(&self, mode: RunMode) -> Result<AppCommand, ProfileError> {
+        let argv = match (mode, &self.config.migrate_command) {
+            (RunMode::Plain, _) => &self.config.command,
+            (RunMode::Migrate(_), Some(command)) => command,
+            (RunMode::Migrate(_), None) => {
+                let text =
+                    "this node has no migrate_command: it can neither install nor upgrade the app's database";
+                return Err(ProfileError::Refused(text.into()));
+            }
+        };
+        let mut env = self.env();
+        env.insert(Marker::VARIABLE.into(), self.node.marker().value().to_owned());
+        Ok(AppCommand { argv: argv.clone(), env, cwd: self.config.cwd.clone() })
+    }
+
+    fn env(&self) -> BTreeMap<String, String> {
+        let mut env = base_env();
+        env.extend(self.config.env.clone());
+        env
+    }
+
+    pub(super) async fn facts(&self) -> Facts {
+        let told = match (&self.config.facts_command, &self.facts) {
+            (Some(command), _) => {
+                let text =
+                    output("facts_command", command, &self.env(), &self.config.cwd, FACTS_DEADLINE).await;
+                text.map_err(|error| error.to_string()).and_then(|text| parse(text.as_bytes()))
+            }
+            (None, Some(client)) => match client.get_exact().await {
+                Ok(answer) if answer.status == 200 => parse(&answer.body),
+                Ok(answer) => Err(format!("facts_url answers with status {}", answer.status)),
+                Err(error) => Err(error.to_string()),
+            },
+            (None, None) => Ok(Told::default()),
+        };
+        match told {
+            Ok(told) => Facts {
+                code: told.code,
+                database: told.database.map(|database| DatabaseFacts {
+                    identity: database.identity,
+                    version: database.version,
+                    empty: database.empty,
+                }),
+                database_error: None,
+                upgrading: told.upgrading,
+                refusal: None,
+            },
+            Err(why) => Facts { database_error: Some(why), ..Facts::default() },
+        }
+    }
+
+    pub(super) fn api(&self) -> Option<ApiClient> {
+        self.api.clone()
+    }
+
+    /// The look at an app without API.
+    pub(super) async fn look(&self, prober: &mut Prober) -> (Health, Verdict) {
+        let Some(client) = &self.health else { return (Health::Ok, Verdict::Serving) };
+        let health = match client.get_exact().await {
+            Ok(answer) => Health::parse(answer.status, &answer.body),
+            Err(ApiError::Refused(_)) => Health::Refused,
+            Err(_) => Health::Silent,
+        };
+        let verdict = match health {
+            Health::Ok => {
+                prober.reset();
+                Verdict::Serving
+            }
+            _ => prober.judge(&health, None, None, Instant::now()),
+        };
+        (health, verdict)
+    }
+
+    pub(super) fn pattern(&self) -> AppPattern {
+        let folder = self.config.cwd.canonicalize().unwrap_or_else(|_| self.config.cwd.clone());
+        AppPattern::Command { app_folder: folder, argv: self.config.command.clone() }
+    }
+
+    pub(super) fn routes(&self) -> &Routes {
+        &self.routes
+    }
+}
+
+fn parse(text: &[u8]) -> Result<Told, String> {
+    serde_json::from_slice(text).map_err(|why| format!("the facts are not what is expected: {why}"))
+}

@@ -1,0 +1,152 @@
+//! Profiles: what kind of app a node runs, how it is started, and what can be learned of it before and while it
+//! runs. `nocobase` is the real thing, `generic` drives anything else, first of all the demo's stand-in.
+
+mod command;
+mod generic;
+mod nocobase;
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use soloist_core::assignment::{DatabaseFacts, RunMode};
+use soloist_core::ids::{FleetId, NodeId, Version};
+
+use crate::driver::AppCommand;
+use crate::host::{AppPattern, Marker};
+use crate::probe::{ApiClient, ApiError, Health, Prober, Routes, Verdict};
+
+pub use generic::{GenericConfig, GenericProfile};
+pub use nocobase::{NocoBaseConfig, NocoBaseProfile};
+
+/// Which node a profile is for.
+#[derive(Debug, Clone)]
+pub struct NodeContext {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// The node.
+    pub node: NodeId,
+    /// The agent's data folder for this node.
+    pub data_folder: PathBuf,
+}
+
+impl NodeContext {
+    /// The node's marker.
+    pub fn marker(&self) -> Marker {
+        Marker::new(&self.fleet, &self.node)
+    }
+}
+
+/// What is known of a node's code, database and storage.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// Version of the code on disk.
+    pub code: Option<Version>,
+    /// The database, if it could be read.
+    pub database: Option<DatabaseFacts>,
+    /// Why it could not.
+    pub database_error: Option<String>,
+    /// Whether the storage says that the next start upgrades (NocoBase's `.upgrading`).
+    pub upgrading: bool,
+    /// Why the app must not be started as things are, for people.
+    pub refusal: Option<String>,
+}
+
+/// A profile could not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// The node's installation or settings do not allow it; says what and where.
+    #[error("{0}")]
+    Refused(String),
+    /// A helper program failed.
+    #[error("{what} failed: {why}")]
+    Helper {
+        /// Which one.
+        what: &'static str,
+        /// How.
+        why: String,
+    },
+    /// The API client could not be made.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+/// The `profile` part of a node's configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "profile", rename_all = "lowercase")]
+pub enum ProfileConfig {
+    /// A NocoBase installation.
+    NocoBase(NocoBaseConfig),
+    /// Any program.
+    Generic(GenericConfig),
+}
+
+/// A node's profile.
+#[derive(Debug)]
+pub enum Profile {
+    /// A NocoBase installation.
+    NocoBase(NocoBaseProfile),
+    /// Any program.
+    Generic(GenericProfile),
+}
+
+impl Profile {
+    /// Makes a profile. Reads nothing yet.
+    pub fn new(config: ProfileConfig, node: NodeContext) -> Result<Self, ProfileError> {
+        Ok(match config {
+            ProfileConfig::NocoBase(config) => Profile::NocoBase(NocoBaseProfile::new(config, node)),
+            ProfileConfig::Generic(config) => Profile::Generic(GenericProfile::new(config, node)?),
+        })
+    }
+
+    /// What to execute for a run in this mode.
+    pub async fn command(&self, mode: RunMode) -> Result<AppCommand, ProfileError> {
+        match self {
+            Profile::NocoBase(profile) => profile.command(mode).await,
+            Profile::Generic(profile) => profile.command(mode),
+        }
+    }
+
+    /// What is known of code, database and storage. Takes at most some seconds, whatever hangs.
+    pub async fn facts(&self) -> Facts {
+        match self {
+            Profile::NocoBase(profile) => profile.facts().await,
+            Profile::Generic(profile) => profile.facts().await,
+        }
+    }
+
+    /// The app's API; `None` for an app without one.
+    pub async fn api(&self) -> Result<Option<ApiClient>, ProfileError> {
+        match self {
+            Profile::NocoBase(profile) => profile.api().await.map(Some),
+            Profile::Generic(profile) => Ok(profile.api()),
+        }
+    }
+
+    /// Looks whether the running app serves.
+    pub async fn look(&self, prober: &mut Prober, code: Option<&Version>) -> (Health, Verdict) {
+        match self.api().await {
+            Ok(Some(api)) => prober.look(&api, code).await,
+            Ok(None) => match self {
+                Profile::Generic(profile) => profile.look(prober).await,
+                Profile::NocoBase(_) => (Health::Silent, Verdict::NotYet("it has no API".into())),
+            },
+            Err(error) => (Health::Silent, Verdict::NotYet(error.to_string())),
+        }
+    }
+
+    /// How the node's app is recognised among the host's processes.
+    pub async fn pattern(&self) -> AppPattern {
+        match self {
+            Profile::NocoBase(profile) => profile.pattern().await,
+            Profile::Generic(profile) => profile.pattern(),
+        }
+    }
+
+    /// Routes that prove plugins.
+    pub fn routes(&self) -> &Routes {
+        match self {
+            Profile::NocoBase(profile) => profile.routes(),
+            Profile::Generic(profile) => profile.routes(),
+        }
+    }
+}

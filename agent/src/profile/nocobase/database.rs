@@ -1,0 +1,157 @@
+//! What the database says, read by the agent itself: also while no app runs.
+
+use std::time::Duration;
+
+use soloist_core::assignment::DatabaseFacts;
+use soloist_core::ids::Version;
+use tokio::time::timeout;
+use tokio_postgres::{Client, NoTls};
+
+use super::environment::Environment;
+
+/// How long connecting and reading may take together.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the server may take to hear that the session ends.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Reads the facts; the reason of an error is for people. The session is closed again: an open one would count as
+/// somebody who still uses the database.
+pub(super) async fn facts(
+    environment: &Environment,
+    application_name: &str,
+) -> Result<DatabaseFacts, String> {
+    let dialect = environment.get("DB_DIALECT");
+    if dialect != "postgres" {
+        let shown = if dialect.is_empty() { "none" } else { dialect };
+        return Err(format!("the database dialect {shown} is not supported yet, only postgres is"));
+    }
+    if environment
+        .vars
+        .iter()
+        .any(|(key, value)| key.starts_with("DB_DIALECT_OPTIONS_SSL_") && !value.is_empty())
+    {
+        return Err("the app's settings ask for TLS to the database (DB_DIALECT_OPTIONS_SSL_…), which this agent cannot do yet".into());
+    }
+    let place = format!(
+        "{}:{}/{}",
+        environment.get("DB_HOST"),
+        environment.get("DB_PORT"),
+        environment.get("DB_DATABASE")
+    );
+    match timeout(DEADLINE, read(environment, application_name, &place)).await {
+        Ok(Ok(facts)) => Ok(facts),
+        Ok(Err(error)) => Err(format!("the database {place} cannot be read: {}", describe(&error))),
+        Err(_) => Err(format!("the database {place} does not answer within {} s", DEADLINE.as_secs())),
+    }
+}
+
+async fn read(
+    environment: &Environment,
+    name: &str,
+    place: &str,
+) -> Result<DatabaseFacts, tokio_postgres::Error> {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host(environment.get("DB_HOST"))
+        .user(environment.get("DB_USER"))
+        .dbname(environment.get("DB_DATABASE"));
+    config.password(environment.get("DB_PASSWORD")).application_name(name).connect_timeout(DEADLINE);
+    config.port(environment.get("DB_PORT").parse().unwrap_or(5432));
+    let (client, connection) = config.connect(NoTls).await?;
+    let mut driver = Closed(tokio::spawn(async move {
+        // Its error is the error of the query that waits for it.
+        let _ = connection.await;
+    }));
+    let facts = ask(&client, environment, place).await;
+    // Without its client the connection says goodbye to the server and ends.
+    drop(client);
+    let _ = timeout(GOODBYE, &mut driver.0).await;
+    facts
+}
+
+/// Ends the connection's task with its user, also in the middle of a query.
+struct Closed(tokio::task::JoinHandle<()>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn ask(
+    client: &Client,
+    environment: &Environment,
+    place: &str,
+) -> Result<DatabaseFacts, tokio_postgres::Error> {
+    let schema = Some(environment.get("DB_SCHEMA")).filter(|schema| !schema.is_empty()).unwrap_or("public");
+    let prefix = environment.get("DB_TABLE_PREFIX");
+    let underscored = environment.get("DB_UNDERSCORED") == "true";
+    let table = format!("{prefix}{}", if underscored { "application_version" } else { "applicationVersion" });
+    let mut identity =
+        match client.query_one("select system_identifier::text from pg_control_system()", &[]).await {
+            Ok(row) => format!("{}/{}", row.get::<_, String>(0), environment.get("DB_DATABASE")),
+            // Not permitted to this role: the address must do.
+            Err(error) if error.as_db_error().is_some() => place.to_owned(),
+            Err(error) => return Err(error),
+        };
+    if schema != "public" || !prefix.is_empty() {
+        identity = format!("{identity}/{schema}/{prefix}");
+    }
+    let tables = "select count(*), coalesce(bool_or(c.relname = $2), false) from pg_class c \
+                  join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relkind in ('r', 'p')";
+    let row = client.query_one(tables, &[&schema, &table]).await?;
+    let (count, installed): (i64, bool) = (row.get(0), row.get(1));
+    let version = if installed {
+        let query = format!("select value::text from {}.{} limit 1", quote(schema), quote(&table));
+        client.query_opt(&query, &[]).await?.and_then(|row| row.get::<_, Option<String>>(0)).map(Version)
+    } else {
+        None
+    };
+    Ok(DatabaseFacts { identity, version, empty: count == 0 })
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// An error with its causes; the library's own text often is only "db error".
+fn describe(error: &tokio_postgres::Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        return format!("{} ({})", db.message(), db.code().code());
+    }
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::ApiClient;
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        let vars = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Environment { vars, api: ApiClient::new("http://127.0.0.1:1/api/", None).unwrap() }
+    }
+
+    #[tokio::test]
+    async fn reasons_say_what_and_where() {
+        let mysql = environment(&[("DB_DIALECT", "mysql")]);
+        assert!(facts(&mysql, "x").await.unwrap_err().contains("mysql is not supported"));
+        let away = [
+            ("DB_DIALECT", "postgres"),
+            ("DB_HOST", "127.0.0.1"),
+            ("DB_PORT", "1"),
+            ("DB_DATABASE", "d"),
+            ("DB_USER", "u"),
+            ("DB_PASSWORD", "hush"),
+        ];
+        let error = facts(&environment(&away), "x").await.unwrap_err();
+        assert!(error.contains("127.0.0.1:1/d") && !error.contains("hush"), "{error}");
+    }
+}

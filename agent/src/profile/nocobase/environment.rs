@@ -1,0 +1,194 @@
+//! The environment that NocoBase's own launcher would give the app.
+//!
+//! It is computed by NocoBase's own code in a short-lived `node`: which variables there are, and what they default
+//! to, differs between releases. That code also writes: it creates the folders of socket and pm2, and refreshes
+//! the index page of the client. It does not touch the database.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::settings::{Setting, find_setting};
+use super::{NocoBaseProfile, PACKAGE_MAX, ProfileError};
+use crate::probe::ApiClient;
+use crate::profile::command::{base_env, output};
+
+/// How long NocoBase's code may take; it takes half a second on an idle host.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a failure is believed before it is tried again.
+const FAILURE_KEPT: Duration = Duration::from_secs(10);
+/// What encloses the answer: the code and the libraries that it loads may print, too.
+const BEGIN: &str = "<<soloist-environment ";
+const END: &str = " soloist-environment>>";
+
+/// Runs in the app folder. Older releases have the same functions in the package `cli`.
+const SCRIPT: &str = r#"
+const path = require("path"), fs = require("fs");
+const file = ["cli-v1", "cli"].map((name) => path.resolve("node_modules/@nocobase", name, "src/util.js")).find(fs.existsSync);
+if (!file) throw new Error("node_modules/@nocobase/cli-v1/src/util.js does not exist");
+const util = require(file);
+util.initEnv();
+util.generateAppDir();
+process.stdout.write("\n<<soloist-environment " + JSON.stringify(process.env) + " soloist-environment>>\n");
+"#;
+
+/// A computed environment and what follows from it.
+#[derive(Clone)]
+pub(super) struct Environment {
+    pub(super) vars: BTreeMap<String, String>,
+    pub(super) api: ApiClient,
+}
+
+impl Environment {
+    /// A variable's value, empty if it is not set.
+    pub(super) fn get(&self, key: &str) -> &str {
+        self.vars.get(key).map_or("", String::as_str)
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    // Passwords are among the values.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment").field("api", &self.api.base()).finish_non_exhaustive()
+    }
+}
+
+/// Files that the environment depends on, as they were.
+type Stamp = [Option<(u64, SystemTime)>; 2];
+
+/// The last result, good while the files stay the same.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    stamp: Stamp,
+    result: Option<Result<Environment, String>>,
+    at: Option<Instant>,
+}
+
+impl NocoBaseProfile {
+    /// The environment; computed anew if `fresh` or if `.env` or the code changed.
+    pub(super) async fn computed(&self, fresh: bool) -> Result<Environment, ProfileError> {
+        let mut cache = self.cache.lock().await;
+        let stamp = self.stamp().await;
+        let recent = cache.at.is_some_and(|at| at.elapsed() < FAILURE_KEPT);
+        match &cache.result {
+            Some(Ok(environment)) if !fresh && cache.stamp == stamp => return Ok(environment.clone()),
+            Some(Err(why)) if !fresh && cache.stamp == stamp && recent => {
+                return Err(ProfileError::Refused(why.clone()));
+            }
+            _ => {}
+        }
+        let result = self.compute().await;
+        let kept = result.as_ref().map(Clone::clone).map_err(ToString::to_string);
+        *cache = Cache { stamp, result: Some(kept), at: Some(Instant::now()) };
+        result
+    }
+
+    async fn stamp(&self) -> Stamp {
+        let code = self.config.app_folder.join("node_modules/@nocobase/server/package.json");
+        [self.code.stamp(self.settings_file()).await.ok(), self.code.stamp(code).await.ok()]
+    }
+
+    /// The file with the app's settings.
+    fn settings_file(&self) -> std::path::PathBuf {
+        let name = self.config.env.get("APP_ENV_PATH").map_or(".env", String::as_str);
+        self.config.app_folder.join(name)
+    }
+
+    async fn compute(&self) -> Result<Environment, ProfileError> {
+        let file = self.settings_file();
+        let settings = self.code.read(file.clone(), PACKAGE_MAX).await.map_err(|error| {
+            ProfileError::Refused(format!("the app's settings {} cannot be read: {error}", file.display()))
+        })?;
+        self.refuse_cluster_mode(&settings, &file.display().to_string())?;
+        let own = self.own_vars()?;
+        let mut env = base_env();
+        if find_setting(&settings, "TZ").is_some() {
+            // What stands in the environment would win over the app's own settings.
+            env.remove("TZ");
+        }
+        env.extend(self.config.env.clone());
+        env.extend(own.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        let argv = [self.node_program()?, "-e".into(), SCRIPT.into()];
+        // The helper is not the app: it must not carry the node's marker.
+        let mut helper = env.clone();
+        helper.remove(crate::host::Marker::VARIABLE);
+        let text =
+            output("computing the app's environment", &argv, &helper, &self.config.app_folder, DEADLINE)
+                .await?;
+        let mut vars = parse(&text).ok_or_else(|| ProfileError::Helper {
+            what: "computing the app's environment",
+            why: "NocoBase's launcher code gave none".into(),
+        })?;
+        vars.extend(own.map(|(key, value)| (key.to_owned(), value)));
+        if let Some(mode) = vars.get("CLUSTER_MODE").filter(|mode| !mode.is_empty()) {
+            return Err(cluster_mode(mode, "the app's environment"));
+        }
+        let api = ApiClient::new(&api_base(&vars), self.config.credential.clone())?;
+        Ok(Environment { vars, api })
+    }
+
+    fn refuse_cluster_mode(&self, settings: &str, file: &str) -> Result<(), ProfileError> {
+        if let Some(Setting { line, value }) =
+            find_setting(settings, "CLUSTER_MODE").filter(|found| !found.value.is_empty())
+        {
+            return Err(cluster_mode(&value, &format!("{file}, line {line}")));
+        }
+        match self.config.env.get("CLUSTER_MODE").filter(|mode| !mode.is_empty()) {
+            Some(mode) => Err(cluster_mode(mode, "the agent's configuration of this node")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn cluster_mode(mode: &str, place: &str) -> ProfileError {
+    ProfileError::Refused(format!(
+        "CLUSTER_MODE={mode} in {place}: several processes on one node cannot be kept safe, because none of them \
+         comes first; remove it and run more nodes instead"
+    ))
+}
+
+fn parse(text: &str) -> Option<BTreeMap<String, String>> {
+    let (_, rest) = text.rsplit_once(BEGIN)?;
+    let (json, _) = rest.split_once(END)?;
+    serde_json::from_str(json).ok()
+}
+
+/// Where the node's own API listens.
+fn api_base(vars: &BTreeMap<String, String>) -> String {
+    let get = |key: &str, default: &str| {
+        vars.get(key).map(String::as_str).filter(|value| !value.is_empty()).unwrap_or(default).to_owned()
+    };
+    let host = match get("APP_HOST", "127.0.0.1").as_str() {
+        "0.0.0.0" | "::" | "localhost" => "127.0.0.1".to_owned(),
+        v6 if v6.contains(':') && !v6.starts_with('[') => format!("[{v6}]"),
+        other => other.to_owned(),
+    };
+    format!(
+        "http://{host}:{}/{}",
+        get("APP_PORT", "13000"),
+        get("API_BASE_PATH", "/api/").trim_start_matches('/')
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vars(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_answer_is_found_between_other_output() {
+        let text = format!("tip: something\n{BEGIN}{{\"A\":\"1\"}}{END}\nbye\n");
+        assert_eq!(parse(&text), Some(vars(&[("A", "1")])));
+        assert_eq!(parse("nothing"), None);
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(api_base(&vars(&[])), "http://127.0.0.1:13000/api/");
+        let other = vars(&[("APP_HOST", "10.0.0.5"), ("APP_PORT", "80"), ("API_BASE_PATH", "/noco/api/")]);
+        assert_eq!(api_base(&other), "http://10.0.0.5:80/noco/api/");
+        assert_eq!(api_base(&vars(&[("APP_HOST", "::")])), "http://127.0.0.1:13000/api/");
+    }
+}

@@ -1,0 +1,220 @@
+//! The NocoBase profile: an installation folder with `.env` and `node_modules`.
+//!
+//! The app is executed directly, without yarn, shells and pm2 between: its own launcher's environment is computed
+//! first ([`environment`]), then `node …/@nocobase/app/lib/index.js start` is exactly one process. Only a run with
+//! the right to install or upgrade gets `--quickstart`.
+
+mod database;
+mod environment;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use soloist_core::assignment::RunMode;
+use soloist_core::ids::Version;
+use tokio::sync::Mutex;
+
+use self::environment::{Cache, Environment};
+use super::command::find_program;
+use super::{Facts, NodeContext, ProfileError};
+use crate::driver::AppCommand;
+use crate::host::disk::DiskReader;
+use crate::host::{AppPattern, DatabaseAddress, Marker};
+use crate::probe::{ApiClient, Routes};
+
+/// How long a file on the app folder or the storage may take to answer.
+const DISK_DEADLINE: Duration = Duration::from_secs(3);
+/// Largest `package.json` that is read, in bytes.
+const PACKAGE_MAX: u64 = 1024 * 1024;
+/// Longest application name that PostgreSQL keeps, in bytes.
+const PGAPPNAME_MAX: usize = 63;
+/// Longest path of a unix socket in bytes.
+const SOCKET_MAX: usize = 107;
+
+/// Configuration of a NocoBase node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NocoBaseConfig {
+    /// The installation: the folder with `.env` and `node_modules`.
+    pub app_folder: PathBuf,
+    /// Variables that this node has beside or instead of those in `.env`, for example `APP_PORT`.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// The `node` program; without it the one in `PATH`.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// File with the API credential.
+    #[serde(default)]
+    pub credential: Option<PathBuf>,
+    /// Routes that prove plugins, by package name.
+    #[serde(default)]
+    pub plugin_routes: BTreeMap<String, String>,
+}
+
+/// A NocoBase installation on one node.
+#[derive(Debug)]
+pub struct NocoBaseProfile {
+    config: NocoBaseConfig,
+    node: NodeContext,
+    routes: Routes,
+    /// For the app folder.
+    code: DiskReader,
+    /// For the shared storage, which hangs more often.
+    storage: DiskReader,
+    cache: Mutex<Cache>,
+}
+
+impl NocoBaseProfile {
+    pub(super) fn new(config: NocoBaseConfig, node: NodeContext) -> Self {
+        Self {
+            routes: Routes::with(config.plugin_routes.clone()),
+            code: DiskReader::new(DISK_DEADLINE),
+            storage: DiskReader::new(DISK_DEADLINE),
+            cache: Mutex::default(),
+            config,
+            node,
+        }
+    }
+
+    /// The complete environment of the app, as its own launcher computes it and with what Soloist sets.
+    pub async fn environment(&self) -> Result<BTreeMap<String, String>, ProfileError> {
+        Ok(self.computed(true).await?.vars)
+    }
+
+    pub(super) async fn command(&self, mode: RunMode) -> Result<AppCommand, ProfileError> {
+        let Environment { mut vars, .. } = self.computed(true).await?;
+        let root = vars.get("APP_PACKAGE_ROOT").cloned().unwrap_or_default();
+        let entry = PathBuf::from(&root).join("lib/index.js");
+        if root.is_empty() || !self.code.exists(entry.clone()).await.unwrap_or(false) {
+            let text = format!(
+                "{} does not exist: the app in {} is not installed completely (run yarn install there)",
+                entry.display(),
+                self.config.app_folder.display()
+            );
+            return Err(ProfileError::Refused(text));
+        }
+        let mut argv = vec![self.node_program()?];
+        let arguments = vars.get("NODE_ARGS").cloned().unwrap_or_default();
+        argv.extend(arguments.split_whitespace().map(str::to_owned));
+        argv.push(entry.display().to_string());
+        argv.push("start".into());
+        if let RunMode::Migrate(_) = mode {
+            argv.push("--quickstart".into());
+            vars.remove("SKIP_SAME_VERSION_UPGRADE");
+        }
+        Ok(AppCommand { argv, env: vars, cwd: self.config.app_folder.clone() })
+    }
+
+    pub(super) async fn facts(&self) -> Facts {
+        let mut facts = Facts::default();
+        match self.code_version().await {
+            Ok(version) => facts.code = Some(version),
+            Err(why) => facts.refusal = Some(why),
+        }
+        let environment = match self.computed(false).await {
+            Ok(environment) => environment,
+            Err(error) => {
+                facts.refusal.get_or_insert(error.to_string());
+                facts.database_error = Some("not asked: the app's settings are not known".into());
+                return facts;
+            }
+        };
+        let marker = PathBuf::from(environment.get("STORAGE_PATH")).join(".upgrading");
+        let name = self.pgappname("soloist-agent");
+        let (upgrading, database) =
+            tokio::join!(self.storage.exists(marker), database::facts(&environment, &name));
+        match upgrading {
+            Ok(upgrading) => facts.upgrading = upgrading,
+            Err(error) => {
+                facts.refusal.get_or_insert(format!("the app's storage cannot be read: {error}"));
+            }
+        }
+        match database {
+            Ok(database) => facts.database = Some(database),
+            Err(error) => facts.database_error = Some(error),
+        }
+        facts
+    }
+
+    pub(super) async fn api(&self) -> Result<ApiClient, ProfileError> {
+        Ok(self.computed(false).await?.api)
+    }
+
+    pub(super) async fn pattern(&self) -> AppPattern {
+        let folder = &self.config.app_folder;
+        let app_folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        let database = match self.computed(false).await {
+            Ok(environment) if !environment.get("DB_DATABASE").is_empty() => Some(DatabaseAddress {
+                host: environment.get("DB_HOST").to_owned(),
+                port: environment.get("DB_PORT").to_owned(),
+                database: environment.get("DB_DATABASE").to_owned(),
+            }),
+            // The folder alone must do until the settings are readable.
+            _ => None,
+        };
+        AppPattern::NocoBase { app_folder, database }
+    }
+
+    pub(super) fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    async fn code_version(&self) -> Result<Version, String> {
+        #[derive(Deserialize)]
+        struct Package {
+            version: Version,
+        }
+        let path = self.config.app_folder.join("node_modules/@nocobase/server/package.json");
+        let text = self.code.read(path.clone(), PACKAGE_MAX).await;
+        let text = text.map_err(|error| format!("no NocoBase is installed: {}: {error}", path.display()))?;
+        let package: Package =
+            serde_json::from_str(&text).map_err(|error| format!("{} is damaged: {error}", path.display()))?;
+        Ok(package.version)
+    }
+
+    fn node_program(&self) -> Result<String, ProfileError> {
+        let base = super::command::base_env();
+        let path = self.config.env.get("PATH").or_else(|| base.get("PATH")).map_or("", String::as_str);
+        find_program(self.config.node.as_deref().unwrap_or("node"), path).ok_or_else(|| {
+            ProfileError::Refused(format!(
+                "no program \"node\" in {path}; set `node` in the agent's configuration"
+            ))
+        })
+    }
+
+    fn pgappname(&self, prefix: &str) -> String {
+        let mut name = format!("{prefix}-{}", self.node.node);
+        // Names of nodes are ASCII.
+        name.truncate(PGAPPNAME_MAX);
+        name
+    }
+
+    /// What Soloist sets, whatever `.env` says.
+    fn own_vars(&self) -> Result<[(&'static str, String); 6], ProfileError> {
+        let folder = self.node.data_folder.join("nocobase");
+        let text = |path: PathBuf| {
+            path.into_os_string().into_string().map_err(|path| {
+                ProfileError::Refused(format!("the data folder {} is not text", path.to_string_lossy()))
+            })
+        };
+        // The defaults lie in the shared storage, where nodes would take each other's commands.
+        let socket = text(folder.join("gateway.sock"))?;
+        if socket.len() > SOCKET_MAX {
+            let why = format!(
+                "the socket path {socket} has more than {SOCKET_MAX} bytes; give the agent a shorter data folder"
+            );
+            return Err(ProfileError::Refused(why));
+        }
+        Ok([
+            ("SOCKET_PATH", socket),
+            ("PM2_HOME", text(folder.join("pm2"))?),
+            ("APP_LAUNCH_MODE", "node".into()),
+            ("DISABLE_PKG_DOWNLOAD", "true".into()),
+            ("PGAPPNAME", self.pgappname("soloist")),
+            (Marker::VARIABLE, self.node.marker().value().to_owned()),
+        ])
+    }
+}

@@ -1,0 +1,162 @@
+//! Enabling and disabling a plugin inside the running app.
+
+use std::time::Duration;
+
+use soloist_core::assignment::{Task, TaskResult};
+use tokio::time::{Instant, sleep};
+
+use super::{NAMES, TaskEnd, Tasks, params};
+use crate::probe::{ApiError, Health, LoadedAnswer, Plugin, Prober, Verdict, find_plugin, short_name};
+
+/// How often a busy app is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// An app is at rest when it was healthy over this time: between a request and its command lie milliseconds.
+const REST: Duration = Duration::from_millis(500);
+/// Most suggestions for a name that does not exist.
+const SUGGESTIONS_MAX: usize = 3;
+
+/// One plugin task.
+pub(super) struct PluginTask<'a> {
+    tasks: &'a Tasks,
+    plugin: String,
+    enable: bool,
+}
+
+impl<'a> PluginTask<'a> {
+    /// Understands a task; the reason of an error is for people.
+    pub(super) fn new(tasks: &'a Tasks, task: &Task) -> Result<Self, String> {
+        let enable = match task.name.as_str() {
+            "plugin-enable" => true,
+            "plugin-disable" => false,
+            other => return Err(format!("this agent has no task \"{other}\"; it has {}", NAMES.join(", "))),
+        };
+        Ok(Self { tasks, plugin: params::plugin(&task.params)?, enable })
+    }
+
+    /// Changes nothing.
+    pub(super) async fn check(&self) -> TaskResult {
+        match self.state().await {
+            Ok(_) => TaskResult::Done,
+            Err(reason) => TaskResult::Failed(reason),
+        }
+    }
+
+    /// Does it, if it is not done already.
+    pub(super) async fn run(&self) -> TaskEnd {
+        let failed = |reason| TaskEnd::Ended(TaskResult::Failed(reason));
+        let (package, enabled) = match self.state().await {
+            Ok(state) => state,
+            Err(reason) => return failed(reason),
+        };
+        if enabled == self.enable && self.proven(&package).await.is_ok() {
+            return TaskEnd::Ended(TaskResult::Done);
+        }
+        let action = if self.enable { "enable" } else { "disable" };
+        let path = format!("pm:{action}?filterByTk={}&awaitResponse=true", params::encode(&package));
+        let asked = self.tasks.api.post(&path, self.tasks.limits.request).await;
+        if let Err(error) = &asked
+            && !error.may_have_effect()
+        {
+            return failed(error.to_string());
+        }
+        // An awaited answer means that the command has ended; without one it may be under way unseen.
+        let rest = if asked.is_ok() { Duration::ZERO } else { REST };
+        if let Err(end) = self.rest(rest).await {
+            return end;
+        }
+        // The answer to the request is not evidence in either direction; what the app has now is.
+        match (self.done(&package).await, asked) {
+            (Ok(()), _) => TaskEnd::Ended(TaskResult::Done),
+            (Err(_), Err(ApiError::Status { message, .. })) => failed(message),
+            (Err(reason), _) => failed(reason),
+        }
+    }
+
+    /// Waits until nothing is under way, then looks.
+    pub(super) async fn recover(&self) -> TaskEnd {
+        if let Err(end) = self.rest(REST).await {
+            return end;
+        }
+        TaskEnd::Ended(match self.state().await {
+            Ok((package, enabled)) if enabled == self.enable && self.proven(&package).await.is_ok() => {
+                TaskResult::Done
+            }
+            Ok(_) | Err(_) => TaskResult::Interrupted,
+        })
+    }
+
+    /// The plugin's package name and whether the database says that it is enabled.
+    async fn state(&self) -> Result<(String, bool), String> {
+        let plugins = self.tasks.api.plugins().await.map_err(|error| error.to_string())?;
+        match find_plugin(&plugins, &self.plugin) {
+            Some(plugin) => Ok((plugin.package_name.clone(), plugin.enabled)),
+            None => Err(self.unknown(&plugins)),
+        }
+    }
+
+    fn unknown(&self, plugins: &[Plugin]) -> String {
+        let mut close: Vec<(usize, &str)> = plugins
+            .iter()
+            .map(|plugin| {
+                let names = [Some(plugin.package_name.as_str()), short_name(plugin)];
+                let distance =
+                    names.iter().flatten().map(|name| strsim::osa_distance(name, &self.plugin)).min();
+                (distance.unwrap_or(usize::MAX), plugin.package_name.as_str())
+            })
+            .filter(|(distance, _)| *distance <= 2 + self.plugin.len() / 8)
+            .collect();
+        close.sort_unstable();
+        let close: Vec<&str> = close.into_iter().take(SUGGESTIONS_MAX).map(|(_, name)| name).collect();
+        let hint = match close.as_slice() {
+            [] => "its package must be installed on this node first".to_owned(),
+            names => format!("did you mean {}?", names.join(" or ")),
+        };
+        format!("this node has no plugin \"{}\"; {hint}", self.plugin)
+    }
+
+    /// Whether list and route say what is wanted.
+    async fn done(&self, package: &str) -> Result<(), String> {
+        let (_, enabled) = self.state().await?;
+        if enabled != self.enable {
+            let state = if enabled { "enabled" } else { "not enabled" };
+            return Err(format!("the app says afterwards that {package} is {state}"));
+        }
+        self.proven(package).await
+    }
+
+    async fn proven(&self, package: &str) -> Result<(), String> {
+        match (self.tasks.routes.loaded(&self.tasks.api, package).await, self.enable) {
+            (Ok(LoadedAnswer::Loaded), true) | (Ok(LoadedAnswer::NotLoaded), false) => Ok(()),
+            // Nothing else is known about it; the list has been asked.
+            (Ok(LoadedAnswer::NoRoute), _) => Ok(()),
+            (Ok(LoadedAnswer::Loaded), false) => Err(format!("the app still has {package} loaded")),
+            (Ok(LoadedAnswer::NotLoaded), true) => Err(format!("the app has not loaded {package}")),
+            (Err(error), _) => Err(error.to_string()),
+        }
+    }
+
+    /// Waits until the app has been at rest for some time. A lasting error is rest, too: nothing is under way, and it is the result.
+    async fn rest(&self, span: Duration) -> Result<(), TaskEnd> {
+        let deadline = Instant::now() + self.tasks.limits.quiet;
+        let mut prober = Prober::default();
+        let mut healthy_since = None;
+        loop {
+            let health = self.tasks.api.health().await;
+            let now = Instant::now();
+            if health == Health::Ok {
+                if now.duration_since(*healthy_since.get_or_insert(now)) >= span {
+                    return Ok(());
+                }
+            } else {
+                healthy_since = None;
+                if let Verdict::Failed(why) = prober.judge(&health, None, None, now.into_std()) {
+                    return Err(TaskEnd::Ended(TaskResult::Failed(why)));
+                }
+            }
+            if now >= deadline {
+                return Err(TaskEnd::UnderWay(health.text()));
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
+}

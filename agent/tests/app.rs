@@ -1,0 +1,159 @@
+//! Probes, proofs and tasks against an imitation of NocoBase's API.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+#[path = "support/fake.rs"]
+mod fake;
+
+use std::time::Duration;
+
+use fake::{Fake, MAP, Mode};
+use soloist_agent::probe::{ApiClient, ApiError, Health, LoadedAnswer, Prober, Proven, Routes, Verdict};
+use soloist_agent::task::{TaskEnd, TaskLimits, Tasks};
+use soloist_core::assignment::{Proof, Task, TaskKey, TaskPhase, TaskResult};
+use soloist_core::ids::{Generation, OperationId, Version};
+
+fn task(phase: TaskPhase, name: &str, plugin: &str) -> Task {
+    let key = TaskKey { operation: OperationId::new("op").unwrap(), step: 1, attempt: 1 };
+    Task { key, phase, name: name.into(), params: [("plugin".to_owned(), plugin.to_owned())].into() }
+}
+
+fn tasks(fake: &Fake) -> Tasks {
+    let limits = TaskLimits { request: Duration::from_secs(5), quiet: Duration::from_secs(5) };
+    Tasks::new(fake.client(), Routes::default(), limits)
+}
+
+async fn perform(tasks: &Tasks, phase: TaskPhase, name: &str, plugin: &str) -> TaskResult {
+    match tasks.perform(&task(phase, name, plugin)).await {
+        TaskEnd::Ended(result) => result,
+        TaskEnd::UnderWay(why) => panic!("under way: {why}"),
+    }
+}
+
+fn failed(result: TaskResult) -> String {
+    match result {
+        TaskResult::Failed(why) => why,
+        other => panic!("not failed: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn serving_needs_health_database_and_version() {
+    let fake = Fake::start().await;
+    let api = fake.client();
+    let code = Version("2.2.15".into());
+    let mut prober = Prober::default();
+    assert_eq!(prober.look(&api, Some(&code)).await, (Health::Ok, Verdict::Serving));
+    fake.set(|app| app.version = "2.2.99".into());
+    let (_, verdict) = prober.look(&api, Some(&code)).await;
+    assert!(matches!(&verdict, Verdict::NotYet(why) if why.contains("2.2.99")), "{verdict:?}");
+    fake.set(|app| app.database_up = false);
+    let (health, verdict) = prober.look(&api, Some(&code)).await;
+    assert_eq!(health, Health::Ok);
+    assert!(matches!(&verdict, Verdict::NotYet(why) if why.contains("database is away")), "{verdict:?}");
+    fake.set(|app| app.health = Some(("APP_COMMANDING".into(), "load plugin [ai], 48/77".into())));
+    let (_, verdict) = prober.look(&api, Some(&code)).await;
+    assert_eq!(verdict, Verdict::NotYet("load plugin [ai], 48/77".into()));
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_apart_from_silence() {
+    let fake = Fake::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("http://{}/api/", listener.local_addr().unwrap());
+    assert_eq!(ApiClient::new(&silent, None).unwrap().health().await, Health::Silent);
+    drop(listener);
+    assert_eq!(ApiClient::new(&silent, None).unwrap().health().await, Health::Refused);
+    let error = ApiClient::new(&fake.base, None).unwrap().plugins().await.unwrap_err();
+    assert!(matches!(error, ApiError::NoCredential { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_is_kept_and_renewed() {
+    let fake = Fake::start().await;
+    let api = fake.client();
+    api.plugins().await.unwrap();
+    api.plugins().await.unwrap();
+    assert_eq!(fake.app.lock().unwrap().sign_ins, 1);
+    fake.set(|app| app.token = "second".into());
+    api.plugins().await.unwrap();
+    assert_eq!(fake.app.lock().unwrap().sign_ins, 2);
+    assert!(!format!("{api:?}").contains("second"), "tokens do not show");
+}
+
+#[tokio::test]
+async fn enabling_and_disabling_is_verified_and_idempotent() {
+    let fake = Fake::start().await;
+    let tasks = tasks(&fake);
+    assert_eq!(perform(&tasks, TaskPhase::Check, "plugin-enable", "map").await, TaskResult::Done);
+    assert_eq!(fake.app.lock().unwrap().commands, 0, "a check changes nothing");
+    fake.set(|app| app.mode = Mode::Slow(Duration::from_millis(300)));
+    assert_eq!(perform(&tasks, TaskPhase::Run, "plugin-enable", "map").await, TaskResult::Done);
+    assert_eq!(perform(&tasks, TaskPhase::Run, "plugin-enable", MAP).await, TaskResult::Done);
+    assert_eq!(fake.app.lock().unwrap().commands, 1, "done already");
+    assert_eq!(perform(&tasks, TaskPhase::Run, "plugin-disable", MAP).await, TaskResult::Done);
+    assert!(fake.app.lock().unwrap().loaded.is_empty());
+}
+
+#[tokio::test]
+async fn failures_carry_the_apps_own_words() {
+    let fake = Fake::start().await;
+    let tasks = tasks(&fake);
+    fake.set(|app| app.mode = Mode::Fails);
+    let why = failed(perform(&tasks, TaskPhase::Run, "plugin-enable", "map").await);
+    assert!(why.contains("plugin load error"), "{why}");
+    fake.set(|app| app.mode = Mode::Unloaded);
+    let why = failed(perform(&tasks, TaskPhase::Run, "plugin-enable", "map").await);
+    assert!(why.contains("has not loaded"), "{why}");
+    let why = failed(perform(&tasks, TaskPhase::Check, "plugin-enable", "mapp").await);
+    assert!(why.contains("did you mean @nocobase/plugin-map?"), "{why}");
+    let why = failed(perform(&tasks, TaskPhase::Check, "plugin-enable", "a;b").await);
+    assert!(why.contains("not a plugin's package name"), "{why}");
+    let why = failed(perform(&tasks, TaskPhase::Run, "shell", "map").await);
+    assert!(why.contains("no task"), "{why}");
+}
+
+#[tokio::test]
+async fn a_request_that_outlives_its_client_is_waited_for() {
+    let fake = Fake::start().await;
+    fake.set(|app| app.mode = Mode::Slow(Duration::from_millis(1500)));
+    let short = TaskLimits { request: Duration::from_millis(200), quiet: Duration::from_millis(200) };
+    let hasty = Tasks::new(fake.client(), Routes::default(), short);
+    let asked = task(TaskPhase::Run, "plugin-enable", MAP);
+    assert!(matches!(hasty.perform(&asked).await, TaskEnd::UnderWay(_)));
+    // The agent dies here; the next one only looks.
+    assert_eq!(tasks(&fake).recover(&asked).await, TaskEnd::Ended(TaskResult::Done));
+    assert_eq!(fake.app.lock().unwrap().commands, 1);
+}
+
+#[tokio::test]
+async fn what_never_began_is_interrupted() {
+    let fake = Fake::start().await;
+    let asked = task(TaskPhase::Run, "plugin-enable", MAP);
+    assert_eq!(tasks(&fake).recover(&asked).await, TaskEnd::Ended(TaskResult::Interrupted));
+    assert_eq!(fake.app.lock().unwrap().commands, 0);
+}
+
+#[tokio::test]
+async fn proofs() {
+    let fake = Fake::start().await;
+    let api = fake.client();
+    let routes = Routes::default();
+    let proof = |plugin: &str, loaded, since| Proof { plugin: plugin.into(), loaded, since };
+    assert_eq!(routes.loaded(&api, MAP).await.unwrap(), LoadedAnswer::NotLoaded);
+    assert_eq!(routes.prove(&api, &proof(MAP, false, None), false).await, Ok(Proven::ByRoute));
+    assert!(routes.prove(&api, &proof(MAP, true, None), false).await.unwrap_err().contains("not enabled"));
+    // Enabled by another node: the list says yes, this process does not have it.
+    fake.set(|app| app.plugins.insert(MAP.into(), true).map_or((), drop));
+    assert!(routes.prove(&api, &proof(MAP, true, None), false).await.unwrap_err().contains("not loaded"));
+    fake.set(|app| app.loaded.push(MAP.into()));
+    let since = Some(Generation(9));
+    assert!(
+        routes.prove(&api, &proof(MAP, true, since), false).await.unwrap_err().contains("not been restarted")
+    );
+    assert_eq!(routes.prove(&api, &proof(MAP, true, since), true).await, Ok(Proven::ByRoute));
+    let embed = "@nocobase/plugin-embed";
+    assert_eq!(routes.prove(&api, &proof(embed, false, None), false).await, Ok(Proven::ByList));
+    fake.set(|app| app.health = Some(("APP_ERROR".into(), "broken".into())));
+    assert!(routes.loaded(&api, MAP).await.is_err(), "an app that is down proves nothing");
+}
