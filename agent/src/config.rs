@@ -1,0 +1,239 @@
+//! The agent's configuration: one TOML file, with the most common values also from the environment.
+//!
+//! ```toml
+//! fleet = "main"
+//! node = "node-1"
+//! data_dir = "/var/lib/soloist-agent"
+//! coordinators = ["10.0.0.1:7401", "10.0.0.2:7401", "10.0.0.3:7401"]
+//! http = "0.0.0.0:7411"
+//!
+//! [app]
+//! profile = "nocobase"
+//! app_folder = "/srv/nocobase"
+//! credential = "/etc/soloist/nocobase-credential"
+//! ```
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use soloist_core::ids::{FleetId, NodeId};
+
+use crate::host::{BOOT_ID_PATH, MACHINE_ID_PATH};
+use crate::profile::ProfileConfig;
+
+/// Variables that replace values of the file.
+const VARIABLES: [&str; 5] = [
+    "SOLOIST_AGENT_FLEET",
+    "SOLOIST_AGENT_NODE",
+    "SOLOIST_AGENT_DATA_DIR",
+    "SOLOIST_AGENT_COORDINATORS",
+    "SOLOIST_AGENT_HTTP",
+];
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}; name the file with --config", path = path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{path}:{line}: {what}", path = path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+        /// What is wrong, and what may be meant.
+        what: String,
+    },
+    /// A variable is not what it should be.
+    #[error("the environment variable {name} is not valid: {what}")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// Everything that an agent is told.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The fleet that the node belongs to.
+    pub fleet: FleetId,
+    /// The node's name, unique in its fleet.
+    pub node: NodeId,
+    /// Folder for the ledger and the keeper's files; one agent only.
+    pub data_dir: PathBuf,
+    /// gRPC addresses of the coordinators, `host:port`; any of them will do.
+    pub coordinators: Vec<String>,
+    /// Where the agent answers HTTP; without it, it does not.
+    #[serde(default)]
+    pub http: Option<SocketAddr>,
+    /// What people are told as the agent's HTTP address; the one above unless given.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// Seconds between SIGTERM and SIGKILL for the app.
+    #[serde(default = "grace_secs")]
+    pub grace_secs: u64,
+    /// File that holds the kernel's boot id; replaced in tests only.
+    #[serde(default = "boot_id_file")]
+    pub boot_id_file: PathBuf,
+    /// File that holds the machine id.
+    #[serde(default = "machine_id_file")]
+    pub machine_id_file: PathBuf,
+    /// The app.
+    pub app: ProfileConfig,
+}
+
+/// NocoBase needs 0.6 s to stop and a worker may need long to drain; more than half a minute is unusual.
+fn grace_secs() -> u64 {
+    30
+}
+
+fn boot_id_file() -> PathBuf {
+    BOOT_ID_PATH.into()
+}
+
+fn machine_id_file() -> PathBuf {
+    MACHINE_ID_PATH.into()
+}
+
+impl Config {
+    /// Reads the file, then what the environment replaces.
+    pub fn load(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let mut config = Self::parse(path, &text)?;
+        config.replace(env)?;
+        if config.coordinators.is_empty() {
+            let what =
+                "coordinators is empty: name at least one, for example [\"127.0.0.1:7401\"]".to_owned();
+            return Err(ConfigError::Malformed {
+                path: path.to_owned(),
+                line: line_of(&text, "coordinators"),
+                what,
+            });
+        }
+        Ok(config)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let message = error.message().trim().to_owned();
+            let line = match error.span() {
+                Some(span) if span.start > 0 => text[..span.start.min(text.len())].matches('\n').count() + 1,
+                // Errors inside a tagged table have no place of their own: look for the key that they name.
+                _ => quoted(&message).first().map_or(1, |key| line_of(text, key)),
+            };
+            ConfigError::Malformed { path: path.to_owned(), line, what: with_suggestion(&message) }
+        })
+    }
+
+    fn replace(&mut self, env: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+        for name in VARIABLES {
+            let Some(value) = env(name).filter(|value| !value.is_empty()) else { continue };
+            let bad = |error: &dyn std::fmt::Display| ConfigError::Variable { name, what: error.to_string() };
+            match name {
+                "SOLOIST_AGENT_FLEET" => self.fleet = FleetId::new(value).map_err(|error| bad(&error))?,
+                "SOLOIST_AGENT_NODE" => self.node = NodeId::new(value).map_err(|error| bad(&error))?,
+                "SOLOIST_AGENT_DATA_DIR" => self.data_dir = value.into(),
+                "SOLOIST_AGENT_COORDINATORS" => {
+                    self.coordinators = value.split(',').map(|part| part.trim().to_owned()).collect();
+                }
+                _ => self.http = Some(value.parse().map_err(|error: std::net::AddrParseError| bad(&error))?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Time between SIGTERM and SIGKILL.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace_secs)
+    }
+
+    /// The agent's HTTP address as people are told.
+    pub fn shown_address(&self) -> String {
+        self.address.clone().or_else(|| self.http.map(|address| address.to_string())).unwrap_or_default()
+    }
+}
+
+fn line_of(text: &str, key: &str) -> usize {
+    let found = text.lines().position(|line| line.split('=').next().is_some_and(|left| left.trim() == key));
+    found.map_or(1, |at| at + 1)
+}
+
+/// The words between backticks of serde's messages.
+fn quoted(message: &str) -> Vec<&str> {
+    message.split('`').skip(1).step_by(2).collect()
+}
+
+/// Adds the key that was probably meant to serde's list of keys.
+fn with_suggestion(message: &str) -> String {
+    let words = quoted(message);
+    let Some((given, known)) = words.split_first().filter(|_| message.starts_with("unknown field")) else {
+        return message.to_owned();
+    };
+    let near = known.iter().map(|key| (strsim::jaro_winkler(given, key), key));
+    match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((score, key)) if score > 0.75 => {
+            format!("unknown key \"{given}\"; did you mean \"{key}\"? The keys are {}", known.join(", "))
+        }
+        _ => format!("unknown key \"{given}\"; the keys are {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "fleet = \"main\"\nnode = \"node-1\"\ndata_dir = \"/tmp/x\"\ncoordinators = [\"127.0.0.1:7401\"]\n\n\
+                        [app]\nprofile = \"generic\"\ncommand = [\"true\"]\ncwd = \"/\"\n";
+
+    fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        std::fs::write(&path, text).unwrap();
+        let find =
+            |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        Config::load(&path, find)
+    }
+
+    #[test]
+    fn the_environment_replaces_values() {
+        let env = [("SOLOIST_AGENT_NODE", "node-9"), ("SOLOIST_AGENT_COORDINATORS", "a:1, b:2")];
+        let config = load(GOOD, &env).unwrap();
+        assert_eq!((config.node.as_str(), config.coordinators.len()), ("node-9", 2));
+        let error = load(GOOD, &[("SOLOIST_AGENT_HTTP", "nowhere")]).unwrap_err().to_string();
+        assert!(error.contains("SOLOIST_AGENT_HTTP"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_line_and_what_was_meant() {
+        let error = load(&GOOD.replace("coordinators", "cordinators"), &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("agent.toml:4: unknown key \"cordinators\"; did you mean \"coordinators\"?"),
+            "{error}"
+        );
+        let error = load(&GOOD.replace("command", "comand"), &[]).unwrap_err().to_string();
+        assert!(error.contains("agent.toml:8:") && error.contains("did you mean \"command\"?"), "{error}");
+    }
+
+    #[test]
+    fn other_mistakes_have_a_line_too() {
+        let error = load(&GOOD.replace("\"node-1\"", "\"Node 1\""), &[]).unwrap_err().to_string();
+        assert!(error.contains("agent.toml:2:") && error.contains("Node 1"), "{error}");
+        let error = load(&GOOD.replace("[\"127.0.0.1:7401\"]", "[]"), &[]).unwrap_err().to_string();
+        assert!(error.contains("agent.toml:4: coordinators is empty"), "{error}");
+        let error = load("fleet = \n", &[]).unwrap_err().to_string();
+        assert!(error.contains("agent.toml:1:"), "{error}");
+    }
+}

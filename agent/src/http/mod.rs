@@ -1,0 +1,68 @@
+//! The agent's HTTP side: `/ready` for load balancers, `/health`, `/live`, and `/status` for people.
+//!
+//! | path | 200 means | else |
+//! |---|---|---|
+//! | `/ready` | send traffic here | 503 |
+//! | `/health` | the app serves | 503 |
+//! | `/live` | the agent's loop goes round | 503 |
+//! | `/status` | always: the agent's state as JSON | – |
+//!
+//! HEAD answers like GET without a body.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use soloist_core::assignment::AppState;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::status::Status;
+
+/// A loop that has not gone round for so long hangs; its longest single wait is a facts query of some seconds.
+const ROUND_MAX: Duration = Duration::from_secs(30);
+
+type Shared = State<watch::Receiver<Status>>;
+
+/// Serves until told to stop.
+pub async fn serve(
+    listener: TcpListener,
+    status: watch::Receiver<Status>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/ready", get(ready))
+        .route("/health", get(health))
+        .route("/live", get(live))
+        .route("/status", get(show))
+        .with_state(status);
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+fn answer(good: bool, text: String) -> (StatusCode, String) {
+    (if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text + "\n")
+}
+
+async fn ready(State(status): Shared) -> (StatusCode, String) {
+    let status = status.borrow();
+    let why =
+        if status.waiting.is_empty() { format!("{:?}", status.observed.app) } else { status.waiting.clone() };
+    answer(status.ready(), if status.ready() { "ready".to_owned() } else { why })
+}
+
+async fn health(State(status): Shared) -> (StatusCode, String) {
+    let status = status.borrow();
+    answer(status.observed.app == AppState::Serving, format!("{:?}", status.observed.app))
+}
+
+async fn live(State(status): Shared) -> (StatusCode, String) {
+    let age = status.borrow().round.elapsed();
+    answer(age < ROUND_MAX, format!("the loop last went round {} ms ago", age.as_millis()))
+}
+
+async fn show(State(status): Shared) -> Json<Status> {
+    Json(status.borrow().clone())
+}

@@ -1,0 +1,178 @@
+//! What the agent does beside its loop: everything that takes longer than a moment. A job touches the host and
+//! reports its end; it decides nothing and writes no ledger.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use soloist_core::assignment::{Proof, RunMode, Task, TaskKey, TaskPhase, TaskResult};
+use soloist_core::ids::{Generation, Launch, Version};
+use soloist_proto::v1;
+use tokio::sync::mpsc;
+
+use crate::driver::{Driver, DriverError, LaunchPlan, ProcessDriver, StopOutcome};
+use crate::keeper::LogBounds;
+use crate::probe::{Health, Prober, Proven, Verdict};
+use crate::profile::{Facts, Profile};
+use crate::task::{TaskEnd, TaskLimits, Tasks};
+
+/// Pause before a task that may still be under way is looked at again.
+const RECOVER_EVERY: Duration = Duration::from_millis(500);
+/// Pause before a proof that failed is tried again: an app lies for some tenths of a second around a reload.
+const PROVE_AGAIN: Duration = Duration::from_millis(700);
+/// Results that may wait for the loop.
+pub const RESULTS_MAX: usize = 32;
+
+/// The end of a job.
+#[derive(Debug)]
+pub enum Done {
+    /// The app was executed, or was not.
+    Launched(Result<(), DriverError>),
+    /// The command to execute could not be made.
+    NoCommand(String),
+    /// The app was stopped, or was not.
+    Stopped(Result<StopOutcome, DriverError>),
+    /// Facts were read.
+    Facts(Facts),
+    /// The app was looked at.
+    Looked(Prober, Health, Verdict),
+    /// A task's check or run ended.
+    Task(TaskKey, TaskPhase, TaskResult),
+    /// A proof was brought, or why not.
+    Proved(Proof, Result<Proven, String>),
+    /// The plugins were listed.
+    Listed(v1::Inventory),
+    /// They could not be listed.
+    NotListed,
+}
+
+/// Starts jobs.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    profile: Arc<Profile>,
+    driver: ProcessDriver,
+    grace: Duration,
+    done: mpsc::Sender<Done>,
+}
+
+impl Jobs {
+    /// Jobs on this node's app; their ends come out of the receiver of `done`.
+    pub fn new(
+        profile: Arc<Profile>,
+        driver: ProcessDriver,
+        grace: Duration,
+        done: mpsc::Sender<Done>,
+    ) -> Self {
+        Self { profile, driver, grace, done }
+    }
+
+    fn spawn(&self, job: impl Future<Output = Done> + Send + 'static) {
+        let done = self.done.clone();
+        tokio::spawn(async move {
+            let end = job.await;
+            // Nobody listens once the agent goes down.
+            let _ = done.send(end).await;
+        });
+    }
+
+    /// Executes the app; the ledger names the launch already.
+    pub fn launch(&self, launch: Launch, mode: RunMode, generation: Generation) {
+        let this = self.clone();
+        self.spawn(async move {
+            let command = match this.profile.command(mode).await {
+                Ok(command) => command,
+                Err(error) => return Done::NoCommand(error.to_string()),
+            };
+            let (grace, log) = (this.grace, LogBounds::default());
+            let plan = LaunchPlan { launch, generation: Some(generation), command, grace, log };
+            Done::Launched(this.driver.start(plan).await)
+        });
+    }
+
+    /// Stops the app; the ledger has no ticket any more.
+    pub fn stop(&self, may_kill: bool) {
+        let this = self.clone();
+        self.spawn(async move { Done::Stopped(this.driver.stop(this.grace, may_kill).await) });
+    }
+
+    /// Reads the facts.
+    pub fn read_facts(&self) {
+        let this = self.clone();
+        self.spawn(async move { Done::Facts(this.profile.facts().await) });
+    }
+
+    /// Looks at the running app.
+    pub fn look(&self, mut prober: Prober, code: Option<Version>) {
+        let this = self.clone();
+        self.spawn(async move {
+            let (health, verdict) = this.profile.look(&mut prober, code.as_ref()).await;
+            Done::Looked(prober, health, verdict)
+        });
+    }
+
+    /// Checks or runs a task, or finds out how it ended if it was begun before.
+    pub fn task(&self, task: Task, begun_before: bool) {
+        let this = self.clone();
+        self.spawn(async move {
+            let result = match this.tasks().await {
+                Ok(tasks) => tasks_end(&tasks, &task, begun_before).await,
+                Err(reason) => TaskResult::Failed(reason),
+            };
+            Done::Task(task.key, task.phase, result)
+        });
+    }
+
+    async fn tasks(&self) -> Result<Tasks, String> {
+        let api = self.profile.api().await.map_err(|error| error.to_string())?;
+        let api = api.ok_or("this node's app has no API: set api_url in its [app] table")?;
+        Ok(Tasks::new(api, self.profile.routes().clone(), TaskLimits::default()))
+    }
+
+    /// Tries to prove what is loaded; `since` says whether the process was launched after the change.
+    pub fn prove(&self, proof: Proof, since: bool) {
+        let this = self.clone();
+        self.spawn(async move {
+            let proven = match this.profile.api().await {
+                Ok(Some(api)) => this.profile.routes().prove(&api, &proof, since).await,
+                Ok(None) => Err("this node's app has no API".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            if proven.is_err() {
+                tokio::time::sleep(PROVE_AGAIN).await;
+            }
+            Done::Proved(proof, proven)
+        });
+    }
+
+    /// Lists the app's plugins.
+    pub fn list(&self) {
+        let this = self.clone();
+        self.spawn(async move {
+            let Ok(Some(api)) = this.profile.api().await else { return Done::NotListed };
+            if !api.has_credential() {
+                return Done::NotListed;
+            }
+            let Ok(plugins) = api.plugins().await else { return Done::NotListed };
+            let plugins = plugins.into_iter().map(|plugin| v1::PluginInfo {
+                name: crate::probe::short_name(&plugin).unwrap_or_default().to_owned(),
+                package: plugin.package_name,
+                enabled: plugin.enabled,
+            });
+            Done::Listed(v1::Inventory { plugins: plugins.collect() })
+        });
+    }
+}
+
+/// A result counts only once nothing of the task is under way any more.
+async fn tasks_end(tasks: &Tasks, task: &Task, begun_before: bool) -> TaskResult {
+    let mut end = if begun_before { tasks.recover(task).await } else { tasks.perform(task).await };
+    loop {
+        match end {
+            TaskEnd::Ended(result) => return result,
+            TaskEnd::UnderWay(why) => {
+                tracing::info!(task = %task.name, %why, "task is still under way");
+                tokio::time::sleep(RECOVER_EVERY).await;
+                end = tasks.recover(task).await;
+            }
+        }
+    }
+}

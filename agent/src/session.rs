@@ -1,0 +1,264 @@
+//! The session with the coordinators: one stream to one member at a time.
+//!
+//! ```text
+//!   connect ─► Hello ─► Registered ─► assignments ◄─┐
+//!      ▲                    │         reports, beats ┘
+//!      └── next member ◄── silence, no leader, or an assignment that does not come
+//! ```
+
+use std::time::Duration;
+
+use soloist_core::assignment::{Assignment, Observed};
+use soloist_core::command::Registration;
+use soloist_core::ids::{FleetId, Generation, NodeId};
+use soloist_proto::convert::Greeting;
+use soloist_proto::v1;
+use soloist_proto::v1::agent_service_client::AgentServiceClient;
+use soloist_proto::v1::coordinator_message::Message;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, interval, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+
+/// How long a connection may take to come about.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// A member that says nothing for so long is left: it sends a contact message every second.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// A member may be without a leader, or behind, for so long before the agent looks elsewhere.
+const STALE_MAX: Duration = Duration::from_secs(3);
+/// A report is sent again after this long without an acknowledgement.
+const RESEND_AFTER: Duration = Duration::from_secs(2);
+/// How often a beat is sent.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// Messages that may wait to be sent; a slow member is left before they matter.
+const OUTBOX: usize = 16;
+
+/// What the session tells the agent.
+#[derive(Debug)]
+pub enum News {
+    /// This run is registered; assignments below the floor are void.
+    Registered {
+        /// Log index of the registration.
+        floor: Generation,
+        /// The member.
+        member: u64,
+    },
+    /// An assignment came.
+    Assigned(Box<Assignment>),
+    /// The report with this number arrived.
+    Acked(u64),
+    /// The coordinators refuse this run.
+    Refused {
+        /// One word.
+        reason: String,
+        /// For people: what is wrong and what to do.
+        text: String,
+    },
+    /// There is no session, for people: why.
+    Lost(String),
+}
+
+/// What the agent tells the coordinators: always the newest.
+#[derive(Debug, Clone, Default)]
+pub struct Outgoing {
+    /// Number of the newest report; 0 before the first.
+    pub sequence: u64,
+    /// The newest report.
+    pub observed: Observed,
+    /// Generation of the accepted assignment.
+    pub accepted: Generation,
+    /// The app's own progress.
+    pub progress: String,
+    /// The app's plugins.
+    pub inventory: Option<v1::Inventory>,
+}
+
+/// Who the agent is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// The node.
+    pub node: NodeId,
+}
+
+/// Keeps a session up until told to stop: with the member that works, else the next one.
+pub async fn keep(
+    identity: Identity,
+    coordinators: Vec<String>,
+    registration: watch::Receiver<Registration>,
+    outgoing: watch::Receiver<Outgoing>,
+    news: mpsc::Sender<News>,
+    stop: CancellationToken,
+) {
+    let mut at = usize::from(rand::random::<u8>()) % coordinators.len().max(1);
+    let mut failures: u32 = 0;
+    while !stop.is_cancelled() {
+        let Some(address) = coordinators.get(at % coordinators.len().max(1)) else { return };
+        let greeting = Greeting {
+            fleet: identity.fleet.clone(),
+            node: identity.node.clone(),
+            registration: registration.borrow().clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let began = Instant::now();
+        let session = run(address, greeting, outgoing.clone(), &news);
+        let why = tokio::select! {
+            why = session => why,
+            () = stop.cancelled() => return,
+        };
+        failures = if began.elapsed() > Duration::from_secs(10) { 0 } else { failures.saturating_add(1) };
+        tracing::debug!(%address, %why, "session ended");
+        if news.send(News::Lost(format!("{address}: {why}"))).await.is_err() {
+            return;
+        }
+        at += 1;
+        let base = 50_u64 << failures.min(5);
+        let pause = Duration::from_millis(base + rand::random::<u64>() % base);
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// One session; returns why it ended.
+async fn run(
+    address: &str,
+    greeting: Greeting,
+    mut outgoing: watch::Receiver<Outgoing>,
+    news: &mpsc::Sender<News>,
+) -> String {
+    let endpoint = match Endpoint::from_shared(format!("http://{address}")) {
+        Ok(endpoint) => endpoint
+            .connect_timeout(CONNECT_MAX)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(SILENCE_MAX)
+            .keep_alive_timeout(SILENCE_MAX),
+        Err(error) => return format!("not an address: {error}"),
+    };
+    let channel = match endpoint.connect().await {
+        Ok(channel) => channel,
+        Err(error) => return chain(&error),
+    };
+    let (outbox, messages) = mpsc::channel(OUTBOX);
+    if outbox.send(v1::AgentMessage::from(greeting)).await.is_err() {
+        return "the stream closed at once".to_owned();
+    }
+    let opened =
+        timeout(SILENCE_MAX, AgentServiceClient::new(channel).session(ReceiverStream::new(messages))).await;
+    let mut incoming = match opened {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => return status.message().to_owned(),
+        Err(_) => return "no answer".to_owned(),
+    };
+    let mut beat = interval(BEAT_EVERY);
+    let mut heard = Instant::now();
+    let mut stale_since: Option<Instant> = None;
+    let mut registered = false;
+    let mut acked = 0;
+    let mut sent: Option<(u64, Instant)> = None;
+    let mut listed: Option<v1::Inventory> = None;
+    loop {
+        // Cancel-safe: a watch, a stream and an interval lose nothing when another arm wins.
+        tokio::select! {
+            message = incoming.message() => {
+                let message = match message {
+                    Ok(Some(message)) => message.message,
+                    Ok(None) => return "the member ended the session".to_owned(),
+                    Err(status) => return status.message().to_owned(),
+                };
+                heard = Instant::now();
+                let item = match message {
+                    Some(Message::Registered(message)) => {
+                        registered = true;
+                        outgoing.mark_changed();
+                        News::Registered { floor: Generation(message.floor), member: message.member }
+                    }
+                    Some(Message::Assignment(message)) => match Assignment::try_from(message) {
+                        Ok(assignment) => News::Assigned(Box::new(assignment)),
+                        Err(error) => return format!("an assignment that this agent does not understand: {error}"),
+                    },
+                    Some(Message::ReportAck(message)) => {
+                        acked = acked.max(message.sequence);
+                        News::Acked(message.sequence)
+                    }
+                    Some(Message::Contact(contact)) => {
+                        let accepted = outgoing.borrow().accepted;
+                        let behind = contact.leader_generation.is_some_and(|have| Generation(have) > accepted);
+                        if contact.has_leader && !behind {
+                            stale_since = None;
+                        } else if stale_since.get_or_insert(heard).elapsed() > STALE_MAX {
+                            return if behind { "it does not hand out the newest assignment" } else { "it has no leader" }.to_owned();
+                        }
+                        continue;
+                    }
+                    Some(Message::Refused(refused)) => {
+                        let text = format!("{}; {}", refused.message, refused.hint);
+                        let item = News::Refused { reason: refused.reason, text: text.clone() };
+                        // The agent is going down if nobody listens; the session ends either way.
+                        let _ = news.send(item).await;
+                        return text;
+                    }
+                    None => continue,
+                };
+                if news.send(item).await.is_err() {
+                    return "the agent stops".to_owned();
+                }
+            }
+            changed = outgoing.changed() => {
+                if changed.is_err() {
+                    return "the agent stops".to_owned();
+                }
+            }
+            _ = beat.tick() => {
+                if heard.elapsed() > SILENCE_MAX {
+                    return "it has been silent for too long".to_owned();
+                }
+                let (progress, inventory) = {
+                    let now = outgoing.borrow();
+                    (now.progress.clone(), now.inventory.clone())
+                };
+                let fresh = inventory.filter(|inventory| listed.as_ref() != Some(inventory));
+                if registered {
+                    listed = fresh.clone().or(listed);
+                    if outbox.try_send(v1::Beat { progress, inventory: fresh }.into()).is_err() {
+                        return "it does not take messages".to_owned();
+                    }
+                }
+            }
+        }
+        if !registered {
+            continue;
+        }
+        let (sequence, observed) = {
+            let now = outgoing.borrow_and_update();
+            (now.sequence, now.observed.clone())
+        };
+        let due = match sent {
+            Some((last, at)) => last < sequence || (acked < sequence && at.elapsed() > RESEND_AFTER),
+            None => sequence > 0,
+        };
+        if due {
+            if outbox.try_send(v1::AgentMessage::report(sequence, observed)).is_err() {
+                return "it does not take messages".to_owned();
+            }
+            sent = Some((sequence, Instant::now()));
+        }
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let part = source.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = source.source();
+    }
+    text
+}
