@@ -1,3 +1,5 @@
 //! What Soloist's tests share: the simulated world, witnesses, and helpers that run the real programs.
 
+pub mod harness;
 pub mod sim;
+pub mod witness;

@@ -1,0 +1,67 @@
+//! The gRPC services. They parse, ask the rest of the coordinator, and answer; no decision is made here.
+
+mod agent;
+mod cluster;
+mod operator;
+mod peer;
+mod session;
+
+use std::{sync::Arc, time::Duration};
+
+use soloist_proto::{
+    FILE_DESCRIPTOR_SET,
+    v1::{
+        agent_service_server::AgentServiceServer, cluster_service_server::ClusterServiceServer,
+        operator_service_server::OperatorServiceServer, peer_service_server::PeerServiceServer,
+    },
+};
+use tonic::transport::{Server, server::Router};
+use tonic_health::server::HealthReporter;
+
+use crate::shared::Shared;
+
+/// A connection is asked for a sign of life this often, and closed without one: a client that vanished with its host
+/// must not look connected.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// The longest message from an agent or a client, in bytes. The members' own service has its own limit.
+const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Calls and streams of one connection.
+const STREAMS_MAX: u32 = 256;
+
+/// All services of a member, and the switch of its health.
+pub(crate) async fn router(shared: &Arc<Shared>) -> (Router, HealthReporter) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<AgentServiceServer<agent::Agents>>().await;
+    reporter.set_serving::<OperatorServiceServer<operator::Operators>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    let reflection = reflection.inspect_err(|error| tracing::warn!(%error, "no gRPC reflection")).ok();
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .max_concurrent_streams(STREAMS_MAX)
+        .tcp_nodelay(true)
+        .add_service(shared.raft.service())
+        .add_service(PeerServiceServer::new(peer::Peer::new(shared.clone())))
+        .add_service(ClusterServiceServer::new(cluster::Cluster::new(shared.clone())))
+        .add_service(
+            AgentServiceServer::new(agent::Agents::new(shared.clone()))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            OperatorServiceServer::new(operator::Operators::new(shared.clone()))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(health)
+        .add_optional_service(reflection);
+    (router, reporter)
+}
+
+/// Tells those who ask that this member is going.
+pub(crate) async fn unhealthy(reporter: &HealthReporter) {
+    reporter.set_not_serving::<AgentServiceServer<agent::Agents>>().await;
+    reporter.set_not_serving::<OperatorServiceServer<operator::Operators>>().await;
+    reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+}

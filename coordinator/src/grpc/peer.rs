@@ -1,0 +1,109 @@
+//! `PeerService`: what the leader does for the other members.
+
+use std::{sync::Arc, time::Duration};
+
+use soloist_core::{
+    Command,
+    ids::{FleetId, Incarnation, NodeId},
+};
+use soloist_proto::{
+    convert::{FieldError, name},
+    errors::{NOT_LEADER, Problem},
+    v1::{self, peer_service_server::PeerService},
+};
+use tonic::{Code, Request, Response, Status};
+
+use crate::{
+    contact::NODES_PER_MESSAGE,
+    leader::propose_here,
+    memory::News,
+    shared::Shared,
+    store::codec::{decode, encode},
+};
+
+/// How long a leader that was just elected may take to be promoted.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Serves the other members.
+pub(crate) struct Peer {
+    shared: Arc<Shared>,
+}
+
+impl Peer {
+    pub(crate) fn new(shared: Arc<Shared>) -> Peer {
+        Peer { shared }
+    }
+}
+
+fn not_leader() -> Status {
+    Problem::new(Code::Unavailable, NOT_LEADER, "this member does not lead, or not yet", "ask the leader")
+        .into()
+}
+
+#[tonic::async_trait]
+impl PeerService for Peer {
+    async fn propose(
+        &self,
+        request: Request<v1::ProposeRequest>,
+    ) -> Result<Response<v1::ProposeReply>, Status> {
+        let request = request.into_inner();
+        self.shared.peers.check(request.envelope.as_ref())?;
+        let command: Command = decode(&request.command)
+            .map_err(|error| FieldError::new("command", crate::server::chain(&error)))?;
+        // Only the leader itself knows when these are due.
+        if matches!(command, Command::Promote { .. } | Command::Heard { .. } | Command::Timer { .. }) {
+            return Err(FieldError::new("command", "a member does not forward its own duties").into());
+        }
+        if self.shared.leads().is_none() {
+            return Err(not_leader());
+        }
+        let applied = propose_here(&self.shared, command, PATIENCE).await.map_err(Problem::from)?;
+        let reply = encode(&applied.reply).map_err(|error| {
+            Problem::new(Code::Internal, soloist_proto::errors::INTERNAL, error.to_string(), "")
+        })?;
+        Ok(Response::new(v1::ProposeReply { index: applied.index, reply }))
+    }
+
+    async fn hear(&self, request: Request<v1::HearRequest>) -> Result<Response<v1::HearReply>, Status> {
+        let request = request.into_inner();
+        self.shared.peers.check(request.envelope.as_ref())?;
+        if request.nodes.len() > NODES_PER_MESSAGE {
+            return Err(FieldError::new("nodes", format!("at most {NODES_PER_MESSAGE}")).into());
+        }
+        let news = request.nodes.into_iter().map(news).collect::<Result<Vec<_>, _>>()?;
+        let shared = &self.shared;
+        let Some(now) = shared.leadership.stamp_within(shared, PATIENCE).await else {
+            return Err(not_leader());
+        };
+        let Some(term) = shared.leads().filter(|_| shared.has_majority()) else { return Err(not_leader()) };
+        shared.memory.enter(term);
+        let generations = shared.raft.storage().read(|state, _| shared.memory.hear(state, now, news));
+        Ok(Response::new(v1::HearReply { generations, term }))
+    }
+
+    async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::ReadReply>, Status> {
+        let request = request.into_inner();
+        self.shared.peers.check(request.envelope.as_ref())?;
+        let fleet: Option<FleetId> = match request.fleet.as_str() {
+            "" => None,
+            _ => Some(name("fleet", request.fleet)?),
+        };
+        if self.shared.leads().is_none() {
+            return Err(not_leader());
+        }
+        let recall = self.shared.recall(fleet.as_ref(), request.inventories).await?;
+        Ok(Response::new(v1::ReadReply { index: recall.index, now_ms: recall.now.0, nodes: recall.nodes }))
+    }
+}
+
+fn news(heard: v1::HeardNode) -> Result<News, FieldError> {
+    let fleet: FleetId = name("fleet", heard.fleet)?;
+    let node: NodeId = name("node", heard.node)?;
+    Ok(News {
+        key: (fleet, node),
+        incarnation: Incarnation(heard.incarnation),
+        heard: heard.heard,
+        progress: heard.progress,
+        inventory: heard.inventory,
+    })
+}

@@ -1,0 +1,178 @@
+//! Calls to the other members, beside the log. Every call ends by a deadline.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use soloist_core::Command;
+use soloist_proto::{
+    errors::{DEADLINE, INTERNAL, Problem, UNREACHABLE},
+    v1::{self, cluster_service_client::ClusterServiceClient, peer_service_client::PeerServiceClient},
+};
+use tokio::time::{Instant, timeout_at};
+use tonic::{
+    Code, Response, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    raft::{Applied, Member, RaftStatus},
+    store::codec::{decode, encode},
+};
+
+/// Time to connect.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(700);
+/// A connection is asked for a sign of life this often, and closed without one.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// For calls that the asked member answers from memory.
+pub(crate) const QUICK: Duration = Duration::from_millis(1500);
+
+/// The other members.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    cluster: String,
+    member: u64,
+    channels: Mutex<BTreeMap<u64, (String, Channel)>>,
+}
+
+impl Peers {
+    pub(crate) fn new(cluster: String, member: u64) -> Peers {
+        Peers { cluster, member, channels: Mutex::default() }
+    }
+
+    /// A connection to a member, made when it is first used and again after it broke.
+    fn channel(&self, member: &Member) -> Result<Channel, Problem> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((address, channel)) = channels.get(&member.id)
+            && *address == member.address
+        {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{}", member.address)).map_err(|error| {
+            let hint = "correct the member's address";
+            Problem::new(
+                Code::Unavailable,
+                UNREACHABLE,
+                format!("{member} has no usable address: {error}"),
+                hint,
+            )
+        })?;
+        let channel = endpoint
+            .connect_timeout(CONNECT_DEADLINE)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true)
+            .connect_lazy();
+        channels.insert(member.id, (member.address.clone(), channel.clone()));
+        Ok(channel)
+    }
+
+    fn envelope(&self, to: u64) -> Option<v1::PeerEnvelope> {
+        Some(v1::PeerEnvelope { cluster: self.cluster.clone(), from: self.member, to })
+    }
+
+    /// Whether a call was meant for this member.
+    pub(crate) fn check(&self, envelope: Option<&v1::PeerEnvelope>) -> Result<(), Status> {
+        match envelope {
+            Some(found) if found.cluster == self.cluster && found.to == self.member => Ok(()),
+            _ => Err(Problem::new(
+                Code::FailedPrecondition,
+                "wrong_member",
+                format!(
+                    "this is member {} of cluster {:?}, and the call is for another",
+                    self.member, self.cluster
+                ),
+                "one of the two members has a wrong address for the other",
+            )
+            .into()),
+        }
+    }
+
+    /// Has a command written by the leader.
+    pub(crate) async fn propose(
+        &self,
+        leader: &Member,
+        command: &Command,
+        deadline: Instant,
+    ) -> Result<Applied, Problem> {
+        let broken =
+            |error: &dyn std::fmt::Display| Problem::new(Code::Internal, INTERNAL, error.to_string(), "");
+        let command = encode(command).map_err(|error| broken(&error))?;
+        let request = v1::ProposeRequest { envelope: self.envelope(leader.id), command };
+        let mut client = PeerServiceClient::new(self.channel(leader)?);
+        let reply = within(deadline, leader, client.propose(request)).await?;
+        Ok(Applied { index: reply.index, reply: decode(&reply.reply).map_err(|error| broken(&error))? })
+    }
+
+    /// Tells the leader who was heard.
+    pub(crate) async fn hear(
+        &self,
+        leader: &Member,
+        nodes: Vec<v1::HeardNode>,
+    ) -> Result<v1::HearReply, Problem> {
+        let request = v1::HearRequest { envelope: self.envelope(leader.id), nodes };
+        let mut client = PeerServiceClient::new(self.channel(leader)?);
+        within(Instant::now() + QUICK, leader, client.hear(request)).await
+    }
+
+    /// Asks the leader how far a state must be, and what it remembers.
+    pub(crate) async fn read(
+        &self,
+        leader: &Member,
+        fleet: String,
+        inventories: bool,
+    ) -> Result<v1::ReadReply, Problem> {
+        let request = v1::ReadRequest { envelope: self.envelope(leader.id), fleet, inventories };
+        let mut client = PeerServiceClient::new(self.channel(leader)?);
+        within(Instant::now() + QUICK, leader, client.read(request)).await
+    }
+
+    /// How a member is.
+    pub(crate) async fn member_status(&self, member: &Member) -> Result<v1::MemberStatusReply, Problem> {
+        let mut client = ClusterServiceClient::new(self.channel(member)?);
+        let status = client.member_status(v1::MemberStatusRequest {});
+        let reply = within(Instant::now() + QUICK, member, status).await?;
+        let right =
+            reply.cluster == self.cluster && reply.info.as_ref().is_some_and(|info| info.member == member.id);
+        right.then_some(reply).ok_or_else(|| {
+            let text = format!("another process answers where {member} should");
+            Problem::new(Code::Unavailable, UNREACHABLE, text, "correct the member's address")
+        })
+    }
+
+    /// The voters that answer, this member included.
+    pub(crate) async fn answering(&self, status: &RaftStatus) -> BTreeSet<u64> {
+        let asked = status.voters.iter().map(|(id, address)| async move {
+            let member = Member { id: *id, address: address.clone() };
+            (*id == self.member || self.member_status(&member).await.is_ok()).then_some(*id)
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+}
+
+async fn within<T>(
+    deadline: Instant,
+    member: &Member,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Problem> {
+    match timeout_at(deadline, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => {
+            let problem = Problem::from(&status);
+            if problem.reason == UNREACHABLE {
+                let message = format!("{member} cannot be reached: {}", problem.message);
+                return Err(Problem { message, ..problem });
+            }
+            Err(problem)
+        }
+        Err(_) => {
+            let text = format!("{member} did not answer in time");
+            Err(Problem::new(Code::DeadlineExceeded, DEADLINE, text, "try again in a moment"))
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The server for calls from the other members.
+
+use std::fmt::Display;
+
+use futures::{Stream, StreamExt, stream::BoxStream};
+use openraft::raft::AppendEntriesRequest;
+use serde::{Serialize, de::DeserializeOwned};
+use soloist_proto::v1::{
+    RaftAnswer, RaftEnvelope, SnapshotPart, raft_service_server as server, snapshot_part::Part,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    status::with_sources,
+    types::{Raft, Snapshot, TypeConfig},
+    wire::{MAX_MESSAGE_BYTES, SnapshotHeader},
+};
+use crate::store::{
+    MAX_SNAPSHOT_BYTES,
+    codec::{checksum, decode, encode},
+};
+
+/// Answers the other members' calls. Made by [`RaftNode::service`](super::RaftNode::service).
+#[derive(Clone)]
+pub struct RaftService {
+    cluster: String,
+    member: u64,
+    raft: Raft,
+    /// Ends the streams, which would otherwise keep a server from shutting down.
+    closing: CancellationToken,
+}
+
+impl RaftService {
+    /// The service of one member, with the message sizes that members use among themselves.
+    pub(crate) fn server(
+        cluster: String,
+        member: u64,
+        raft: Raft,
+        closing: CancellationToken,
+    ) -> server::RaftServiceServer<RaftService> {
+        server::RaftServiceServer::new(RaftService { cluster, member, raft, closing })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Reads a request, if it is for this member of this cluster.
+    fn open<T: DeserializeOwned>(&self, envelope: &RaftEnvelope) -> Result<T, Status> {
+        let RaftEnvelope { cluster, from, to, payload } = envelope;
+        if *cluster != self.cluster || *to != self.member {
+            return Err(Status::failed_precondition(format!(
+                "member {from} called member {to} of cluster {cluster:?}, and this is member {} of cluster {:?}; one \
+                 of the two has a wrong address for the other",
+                self.member, self.cluster
+            )));
+        }
+        decode(payload).map_err(|error| Status::invalid_argument(with_sources(&error)))
+    }
+}
+
+#[tonic::async_trait]
+impl server::RaftService for RaftService {
+    async fn vote(&self, request: Request<RaftEnvelope>) -> Result<Response<RaftAnswer>, Status> {
+        let request = self.open(request.get_ref())?;
+        answer(&self.raft.vote(request).await.map_err(stopped)?)
+    }
+
+    async fn pre_vote(&self, request: Request<RaftEnvelope>) -> Result<Response<RaftAnswer>, Status> {
+        let request = self.open(request.get_ref())?;
+        answer(&self.raft.pre_vote(request).await.map_err(stopped)?)
+    }
+
+    async fn transfer_leader(&self, request: Request<RaftEnvelope>) -> Result<Response<RaftAnswer>, Status> {
+        let request = self.open(request.get_ref())?;
+        answer(&self.raft.handle_transfer_leader(request).await.map_err(stopped)?)
+    }
+
+    async fn append_entries(&self, request: Request<RaftEnvelope>) -> Result<Response<RaftAnswer>, Status> {
+        let request = self.open(request.get_ref())?;
+        answer(&self.raft.append_entries(request).await.map_err(stopped)?)
+    }
+
+    type StreamAppendStream = BoxStream<'static, Result<RaftAnswer, Status>>;
+
+    async fn stream_append(
+        &self,
+        request: Request<Streaming<RaftEnvelope>>,
+    ) -> Result<Response<Self::StreamAppendStream>, Status> {
+        let requests = self.clone().appends(request.into_inner());
+        let answers = self.raft.stream_append(requests.boxed());
+        let answers = answers.map(|answer| answer_body(&answer.map_err(stopped)?));
+        let answers = answers.take_until(self.closing.clone().cancelled_owned());
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<SnapshotPart>>,
+    ) -> Result<Response<RaftAnswer>, Status> {
+        let mut parts = request.into_inner();
+        let first = parts.message().await?.and_then(|first| first.part);
+        let Some(Part::Header(envelope)) = first else {
+            return Err(Status::invalid_argument("a snapshot must begin with its header"));
+        };
+        let header: SnapshotHeader = self.open(&envelope)?;
+        let snapshot = receive(&header, parts).await?;
+        let snapshot = Snapshot { meta: header.meta, snapshot };
+        answer(&self.raft.install_full_snapshot(header.vote, snapshot).await.map_err(stopped)?)
+    }
+}
+
+impl RaftService {
+    /// The appends of a stream, up to the first that cannot be read: the ones after it would leave a hole.
+    fn appends(
+        self,
+        incoming: Streaming<RaftEnvelope>,
+    ) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static {
+        incoming.scan(self, |service, envelope| {
+            let request = envelope.and_then(|envelope| service.open(&envelope));
+            if let Err(status) = &request {
+                tracing::debug!(%status, "a stream of appends ended");
+            }
+            std::future::ready(request.ok())
+        })
+    }
+}
+
+/// Collects a snapshot's bytes, never more than it announced.
+async fn receive(header: &SnapshotHeader, mut parts: Streaming<SnapshotPart>) -> Result<Vec<u8>, Status> {
+    if header.bytes > MAX_SNAPSHOT_BYTES {
+        return Err(Status::resource_exhausted(format!(
+            "a snapshot of {} bytes is larger than the {MAX_SNAPSHOT_BYTES} that a member takes",
+            header.bytes
+        )));
+    }
+    let mut snapshot = Vec::new();
+    while let Some(part) = parts.message().await? {
+        let Some(Part::Data(data)) = part.part else {
+            return Err(Status::invalid_argument("after a snapshot's header, only data may come"));
+        };
+        if (snapshot.len() + data.len()) as u64 > header.bytes {
+            return Err(Status::invalid_argument("a snapshot is longer than its header says"));
+        }
+        snapshot.extend_from_slice(&data);
+    }
+    if snapshot.len() as u64 != header.bytes || checksum(SnapshotHeader::KEY, &snapshot) != header.checksum {
+        return Err(Status::data_loss("a snapshot did not arrive as it was sent"));
+    }
+    Ok(snapshot)
+}
+
+fn answer<T: Serialize>(value: &T) -> Result<Response<RaftAnswer>, Status> {
+    answer_body(value).map(Response::new)
+}
+
+fn answer_body<T: Serialize>(value: &T) -> Result<RaftAnswer, Status> {
+    let payload = encode(value).map_err(|error| Status::internal(with_sources(&error)))?;
+    Ok(RaftAnswer { payload })
+}
+
+/// The library only fails once it has stopped.
+fn stopped(error: impl Display) -> Status {
+    Status::unavailable(format!("this member has stopped: {error}"))
+}

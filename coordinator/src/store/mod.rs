@@ -1,0 +1,75 @@
+//! What a member keeps on disk, and the state built from it.
+//!
+//! | part | where | why there |
+//! |---|---|---|
+//! | log, vote | sled, synced by `flusher` | group commit, ordered keys |
+//! | what was acknowledged | `marker` | notices when sled silently lost something |
+//! | snapshots | `snapshot` files | sled never syncs large values |
+//! | state | memory, `machine` | built from the newest snapshot and the log |
+//!
+//! Architecture invariant: nothing is acknowledged, to a client or to another member, before it is on the disk; and what
+//! was acknowledged and is not there when the folder is opened again is an error that names the way out, never a silent
+//! start with less. No other module knows how anything is stored.
+
+mod check;
+pub(crate) mod codec;
+mod disk;
+mod error;
+mod flusher;
+mod folder;
+mod log;
+mod machine;
+mod marker;
+mod snapshot;
+
+use std::{path::Path, sync::Arc};
+
+pub use error::{Damage, StoreError};
+pub use log::LogStore;
+pub use machine::{Machine, SnapshotBuilder, StoreHandle};
+use tokio::sync::watch;
+
+pub(crate) use disk::MAX_COMMAND_BYTES;
+pub(crate) use log::MAX_READ_BYTES;
+pub(crate) use snapshot::MAX_SNAPSHOT_BYTES;
+
+/// An open data folder.
+#[derive(Debug)]
+pub struct Store {
+    /// The log and the vote.
+    pub log: LogStore,
+    /// The state, as of the newest snapshot.
+    pub machine: Machine,
+    folder: watch::Receiver<()>,
+}
+
+impl Store {
+    /// Opens a member's data folder, or creates it, and checks all of it. Blocks; takes longer the longer the log is.
+    ///
+    /// # Errors
+    ///
+    /// When the folder is in use, belongs to another member or cluster, or does not hold what was acknowledged.
+    pub fn open(path: &Path, cluster: &str, member: u64) -> Result<Store, StoreError> {
+        let folder = Arc::new(folder::Folder::open(path, cluster, member)?);
+        let closed = folder.closed();
+        // The marker is created before the database. So a database without a marker is never a new folder.
+        if !marker::Marker::exists(path) && !disk::Disk::exists(path) {
+            marker::Marker::create(path)?;
+        }
+        let mut marker = marker::Marker::open(path)?;
+        let disk = disk::Disk::open(&folder)?;
+        let contents = check::check(&disk, marker.mark(), path)?;
+        let files = snapshot::SnapshotFiles::open(folder.clone())?;
+        let machine = Machine::open(files, contents.purged)?;
+        // What was found may be more than was acknowledged, and will be answered for from now on.
+        disk.sync()?;
+        marker.set(contents.mark())?;
+        let log = LogStore::start(folder, disk, marker, &contents)?;
+        Ok(Store { log, machine, folder: closed })
+    }
+
+    /// A receiver whose `changed` fails once everything in the folder is closed and another process may open it.
+    pub(crate) fn closed(&self) -> watch::Receiver<()> {
+        self.folder.clone()
+    }
+}

@@ -1,0 +1,531 @@
+//! What is acknowledged is on the disk, and what is missing from the disk is noticed.
+//!
+//! The first part runs this test binary again under `strace` and reads from the kernel's side what was synced before each
+//! acknowledgement. The second part damages closed data folders and opens them again.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::{
+    env,
+    fs::{self, File},
+    io::Write,
+    path::Path,
+    process::Command as Process,
+    time::Duration,
+};
+
+use openraft::{
+    EntryPayload, RaftLogReader, RaftSnapshotBuilder,
+    entry::RaftEntry,
+    storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt, RaftStateMachine},
+    type_config::{
+        TypeConfigExt,
+        alias::{EntryOf, LogIdOf, VoteOf},
+    },
+};
+use soloist_coordinator::{
+    raft::{ProposeError, RaftNode, RaftOptions, types::TypeConfig},
+    store::{Damage, LogStore, Store, StoreError},
+};
+use soloist_core::{Command, Entry, time::Time};
+use tempfile::TempDir;
+
+type Id = LogIdOf<TypeConfig>;
+type Vote = VoteOf<TypeConfig>;
+type LogEntry = EntryOf<TypeConfig>;
+
+/// Tells a child process which folder to write to; without it the children's tests do nothing.
+const CHILD_FOLDER: &str = "SOLOIST_DURABILITY_FOLDER";
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Synced before it is acknowledged
+// ---------------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn every_acknowledgement_follows_a_sync() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = Trace::of_child("child_writes_and_acknowledges", folder.path(), &[]);
+
+    for what in ["vote 1", "append 1", "vote 2", "append 2"] {
+        let events = trace.between(what);
+        let mut at = after(events, 0, &Event::wrote("log/db"), what);
+        at = after(events, at, &Event::synced("log/db"), what);
+        at = after(events, at, &Event::wrote("marker"), what);
+        after(events, at, &Event::synced("marker"), what);
+        nothing_unsynced(events, "log/db", what);
+        nothing_unsynced(events, "marker", what);
+    }
+
+    // The marker is lowered, and that is on the disk, before the log loses anything.
+    let events = trace.between("truncate");
+    let mut at = after(events, 0, &Event::wrote("marker"), "truncate");
+    at = after(events, at, &Event::synced("marker"), "truncate");
+    assert!(
+        !events[..at].contains(&Event::wrote("log/db")),
+        "the log was cut before the marker: {events:#?}"
+    );
+    at = after(events, at, &Event::wrote("log/db"), "truncate");
+    after(events, at, &Event::synced("log/db"), "truncate");
+    nothing_unsynced(events, "log/db", "truncate");
+
+    let events = trace.between("snapshot");
+    let at = after(events, 0, &Event::synced(".tmp"), "snapshot");
+    let at = after(events, at, &Event::Renamed, "snapshot");
+    after(events, at, &Event::synced("snapshots"), "snapshot");
+
+    // One sync of each file serves many appends.
+    let events = trace.between("many");
+    let syncs = events.iter().filter(|event| **event == Event::synced("log/db")).count();
+    assert!((1..=50).contains(&syncs), "100 appends in a row took {syncs} syncs");
+    nothing_unsynced(events, "log/db", "many");
+}
+
+#[tokio::test]
+async fn child_writes_and_acknowledges() {
+    let Some(folder) = env::var_os(CHILD_FOLDER) else { return };
+    let Store { mut log, mut machine, .. } = Store::open(Path::new(&folder), "test", 1).unwrap();
+    begin("vote 1");
+    log.save_vote(&Vote::new(1, 1)).await.unwrap();
+    acknowledge("vote 1");
+    begin("append 1");
+    log.blocking_append((0..3).map(|index| command(1, index))).await.unwrap();
+    acknowledge("append 1");
+    begin("vote 2");
+    log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+    acknowledge("vote 2");
+    begin("append 2");
+    log.blocking_append((3..9).map(|index| command(1, index))).await.unwrap();
+    acknowledge("append 2");
+    begin("truncate");
+    log.truncate_after(Some(id(1, 5))).await.unwrap();
+    acknowledge("truncate");
+
+    let entries = log.try_get_log_entries(..).await.unwrap();
+    machine.apply(futures::stream::iter(entries.into_iter().map(|entry| Ok((entry, None))))).await.unwrap();
+    begin("snapshot");
+    machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    acknowledge("snapshot");
+
+    begin("many");
+    let mut waiting = Vec::new();
+    for index in 6..106 {
+        let (done, result) = TypeConfig::oneshot();
+        log.append([command(1, index)], IOFlushed::signal(done)).await.unwrap();
+        waiting.push(result);
+    }
+    for result in waiting {
+        result.await.unwrap().unwrap();
+    }
+    acknowledge("many");
+}
+
+#[test]
+fn a_failed_sync_stops_the_member_for_good() {
+    let folder = tempfile::tempdir().unwrap();
+    // Counted per thread: opening takes a few, and the flusher has two for each group.
+    let inject = ["-e", "inject=fdatasync:error=EIO:when=41+"];
+    let trace = Trace::of_child("child_meets_a_failing_disk", folder.path(), &inject);
+    let failed = trace.events.iter().position(|event| *event == Event::Failed).expect("no sync failed");
+    let later = &trace.events[failed + 1..];
+    assert!(!later.contains(&Event::Failed), "a failed sync was tried again: {later:#?}");
+    assert!(!later.contains(&Event::wrote("marker")), "the marker was raised all the same: {later:#?}");
+    let answers: Vec<_> = later.iter().filter(|event| matches!(event, Event::Acknowledged(_))).collect();
+    assert_eq!(answers, [&Event::Acknowledged("stopped".to_owned())]);
+
+    // What was acknowledged before is still there.
+    let acknowledged =
+        |event: &&Event| matches!(event, Event::Acknowledged(what) if what.starts_with("proposal"));
+    let proposals = trace.events.iter().filter(acknowledged).count();
+    let mut log = Store::open(folder.path(), "test", 1).unwrap().log;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let entries = runtime.block_on(log.try_get_log_entries(..)).unwrap();
+    let commands = entries.iter().filter(|entry| matches!(entry.payload, EntryPayload::Normal(_))).count();
+    assert!(
+        proposals > 0 && commands >= proposals,
+        "{commands} of {proposals} acknowledged proposals are left"
+    );
+}
+
+#[tokio::test]
+async fn child_meets_a_failing_disk() {
+    let Some(folder) = env::var_os(CHILD_FOLDER) else { return };
+    let options = RaftOptions::new("test", 1, &folder).with_initial_members([(1, "127.0.0.1:1")]);
+    let node = RaftNode::open(options).await.unwrap();
+    let until_it_fails = async {
+        node.status().wait_for(|status| status.leader.is_some()).await.unwrap();
+        loop {
+            match node.propose(entry(1)).await {
+                Ok(_) => acknowledge("proposal"),
+                Err(ProposeError::Fatal { .. }) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        node.fatal().wait_for(Option::is_some).await.unwrap().clone()
+    };
+    let reason = tokio::time::timeout(Duration::from_secs(60), until_it_fails).await.unwrap().unwrap();
+    assert!(reason.contains("cannot sync") && reason.contains(folder.to_str().unwrap()), "{reason}");
+    assert!(matches!(node.propose(entry(2)).await, Err(ProposeError::Fatal { .. })));
+    acknowledge("stopped");
+}
+
+fn begin(what: &str) {
+    say(&format!("BEGIN {what};"));
+}
+
+fn acknowledge(what: &str) {
+    say(&format!("ACK {what};"));
+}
+
+/// One write to standard output, for the trace.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).unwrap();
+}
+
+/// What a child process did, in order.
+#[derive(Debug)]
+struct Trace {
+    events: Vec<Event>,
+}
+
+/// A system call of interest, when it was complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Event {
+    Began(String),
+    Acknowledged(String),
+    /// A write to this file.
+    Wrote(String),
+    /// A sync of this file or folder that began after every write above.
+    Synced(String),
+    /// A sync that failed.
+    Failed,
+    Renamed,
+}
+
+impl Event {
+    fn wrote(file: &str) -> Event {
+        Event::Wrote(short(file))
+    }
+
+    fn synced(file: &str) -> Event {
+        Event::Synced(short(file))
+    }
+}
+
+/// Names a file by what matters here.
+fn short(path: &str) -> String {
+    let known = ["log/db", "marker", "snapshots", ".tmp"];
+    let name = known.into_iter().find(|name| path.ends_with(name));
+    name.unwrap_or(path).to_owned()
+}
+
+impl Trace {
+    /// Runs one test of this binary in a process of its own.
+    fn of_child(test: &str, folder: &Path, options: &[&str]) -> Trace {
+        let output = tempfile::NamedTempFile::new().unwrap();
+        let calls = "trace=write,pwrite64,pwritev,pwritev2,fsync,fdatasync,rename,renameat,renameat2";
+        let status = Process::new("strace")
+            .args(["-f", "-y", "-s", "64", "-e", calls, "-o"])
+            .arg(output.path())
+            .args(options)
+            .arg(env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(CHILD_FOLDER, folder)
+            .output()
+            .expect("this test needs strace");
+        let text = fs::read_to_string(output.path()).unwrap();
+        assert!(status.status.success(), "{}\n{text}", String::from_utf8_lossy(&status.stderr));
+        Trace::parse(&text)
+    }
+
+    fn parse(text: &str) -> Trace {
+        let mut events = Vec::new();
+        // Calls that another thread's interrupted in the listing, with how many events there were at their beginning.
+        let mut open = std::collections::BTreeMap::<&str, (&str, usize)>::new();
+        for line in text.lines() {
+            let (thread, call) = line.split_once(' ').unwrap_or((line, ""));
+            let call = call.trim_start();
+            if call.ends_with("<unfinished ...>") {
+                open.insert(thread, (call, events.len()));
+                // What is written is visible to others from now on, and the acknowledgement counts from its beginning.
+                if let Some(event @ (Event::Wrote(_) | Event::Began(_) | Event::Acknowledged(_))) =
+                    event(call, "= 0")
+                {
+                    events.push(event);
+                }
+            } else if call.starts_with("<...") {
+                let Some((begun, at)) = open.remove(thread) else { continue };
+                match event(begun, call) {
+                    // A sync covers only what was written before it began: unless nothing was written meanwhile, it is
+                    // noted where it began.
+                    Some(Event::Synced(file)) => {
+                        let covers = !events[at..].contains(&Event::Wrote(file.clone()));
+                        if covers {
+                            events.push(Event::Synced(file));
+                        }
+                    }
+                    Some(event @ (Event::Failed | Event::Renamed)) => events.push(event),
+                    _ => {}
+                }
+            } else if let Some(event) = event(call, call) {
+                events.push(event);
+            }
+        }
+        Trace { events }
+    }
+
+    /// The events from the beginning of something up to its acknowledgement.
+    fn between(&self, what: &str) -> &[Event] {
+        let position = |wanted: Event| self.events.iter().position(|event| *event == wanted);
+        let begin = position(Event::Began(what.to_owned())).unwrap_or_else(|| panic!("no {what}: {self:#?}"));
+        let end =
+            position(Event::Acknowledged(what.to_owned())).unwrap_or_else(|| panic!("no {what}: {self:#?}"));
+        &self.events[begin..end]
+    }
+}
+
+/// The event that a call is, given its text and the end of its result.
+fn event(call: &str, result: &str) -> Option<Event> {
+    let (name, arguments) = call.split_once('(')?;
+    let file = || Some(short(arguments.split_once('<')?.1.split_once('>')?.0));
+    match name {
+        "fsync" | "fdatasync" if result.contains("EIO") => Some(Event::Failed),
+        "fsync" | "fdatasync" => file().map(Event::Synced),
+        "rename" | "renameat" | "renameat2" => Some(Event::Renamed),
+        "write" | "pwrite64" | "pwritev" | "pwritev2" => {
+            let marked = |mark: &str| Some(call.split_once(mark)?.1.split_once(';')?.0.to_owned());
+            let began = marked("\"BEGIN ").map(Event::Began);
+            began.or_else(|| marked("\"ACK ").map(Event::Acknowledged)).or_else(|| file().map(Event::Wrote))
+        }
+        _ => None,
+    }
+}
+
+/// The place behind the first such event from a place on.
+fn after(events: &[Event], from: usize, wanted: &Event, what: &str) -> usize {
+    let found = events[from..].iter().position(|event| event == wanted);
+    from + 1 + found.unwrap_or_else(|| panic!("{what}: no {wanted:?} where it should be: {events:#?}"))
+}
+
+/// Every write to the file is followed by a sync of it.
+fn nothing_unsynced(events: &[Event], file: &str, what: &str) {
+    let last = |wanted: Event| events.iter().rposition(|event| *event == wanted);
+    assert!(
+        last(Event::wrote(file)) < last(Event::synced(file)),
+        "{what}: {file} was not synced: {events:#?}"
+    );
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Missing from the disk
+// ---------------------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shortened_database_opens_with_everything_or_not_at_all() {
+    let full = filled(200).await;
+    let database = full.path().join("log/db");
+    let content = fs::read(&database).unwrap();
+    let used = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut refused = 0;
+    for cut in [1, 16, 100, 1000, 4096, 10_000, 30_000, used / 2, used] {
+        let copy = copy_of(&full);
+        let file = File::options().write(true).open(copy.path().join("log/db")).unwrap();
+        file.set_len((used - cut.min(used)) as u64).unwrap();
+        refused += u32::from(all_or_nothing(&copy, 200).await);
+    }
+    assert!(refused >= 6, "only {refused} of 9 cuts were noticed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_byte_is_noticed_or_harmless() {
+    let full = filled(100).await;
+    let content = fs::read(full.path().join("log/db")).unwrap();
+    let used = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for at in (0..used).step_by(used / 12) {
+        let copy = copy_of(&full);
+        let mut changed = content.clone();
+        changed[at] ^= 0x10;
+        fs::write(copy.path().join("log/db"), changed).unwrap();
+        all_or_nothing(&copy, 100).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_log_is_refused() {
+    let full = filled(10).await;
+    let older = copy_of(&full);
+    {
+        let mut log = open(&full).unwrap().log;
+        log.blocking_append((10..12).map(|index| command(2, index))).await.unwrap();
+    }
+    replace(&older, &full, "log");
+    let error = open(&full).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { damage: Damage::LostLog { .. }, .. }), "{error}");
+    let text = error.to_string();
+    for part in
+        [full.path().to_str().unwrap(), "acknowledged up to T2-N1", "wipe this folder", "new member id"]
+    {
+        assert!(text.contains(part), "{part:?} is missing from: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overwritten_entry_that_comes_back_is_refused() {
+    let full = filled(10).await;
+    let older = copy_of(&full);
+    {
+        // The same length again, under another leader.
+        let mut log = open(&full).unwrap().log;
+        log.truncate_after(Some(id(1, 8))).await.unwrap();
+        log.blocking_append([command(2, 9)]).await.unwrap();
+    }
+    replace(&older, &full, "log");
+    let error = open(&full).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { damage: Damage::LostLog { .. }, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_vote_is_refused() {
+    let full = filled(10).await;
+    let older = copy_of(&full);
+    open(&full).unwrap().log.save_vote(&Vote::new(5, 2)).await.unwrap();
+    replace(&older, &full, "log");
+    let error = open(&full).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { damage: Damage::LostVote { .. }, .. }), "{error}");
+    assert!(error.to_string().contains("new member id"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_log_than_acknowledged_is_kept() {
+    // As after a crash between the sync of the log and that of the marker.
+    let full = filled(10).await;
+    let older = copy_of(&full);
+    {
+        let mut log = open(&full).unwrap().log;
+        log.save_vote(&Vote::new(5, 2)).await.unwrap();
+        log.blocking_append([command(5, 10)]).await.unwrap();
+    }
+    fs::copy(older.path().join("marker"), full.path().join("marker")).unwrap();
+    assert_eq!(contents(&mut open(&full).unwrap().log).await, (11, Some(Vote::new(5, 2))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_parts_are_refused() {
+    let full = filled(10).await;
+    {
+        let Store { mut log, mut machine, .. } = open(&full).unwrap();
+        let entries = log.try_get_log_entries(..).await.unwrap();
+        machine
+            .apply(futures::stream::iter(entries.into_iter().map(|entry| Ok((entry, None)))))
+            .await
+            .unwrap();
+        machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        log.purge(id(1, 4)).await.unwrap();
+    }
+    let refused = |part: &str| {
+        let copy = copy_of(&full);
+        let path = copy.path().join(part);
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        let Err(StoreError::Damaged { damage, .. }) = open(&copy) else { panic!("opened without {part}") };
+        damage
+    };
+    assert!(matches!(refused("log"), Damage::LostLog { .. }));
+    assert!(matches!(refused("marker"), Damage::File { file: "marker", .. }));
+    assert!(matches!(refused("snapshots"), Damage::LostSnapshot { purged: 4, .. }));
+
+    let snapshot = fs::read_dir(full.path().join("snapshots")).unwrap().next().unwrap().unwrap().path();
+    let mut content = fs::read(&snapshot).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    fs::write(snapshot, content).unwrap();
+    let error = open(&full).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { damage: Damage::Record { .. }, .. }), "{error}");
+}
+
+#[test]
+fn a_folder_of_someone_else_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(&folder).unwrap());
+    let error = Store::open(folder.path(), "test", 4).unwrap_err().to_string();
+    assert!(error.contains("belongs to member 1") && error.contains("this is member 4"), "{error}");
+    let error = Store::open(folder.path(), "other", 1).unwrap_err().to_string();
+    assert!(error.contains("\"test\"") && error.contains("\"other\""), "{error}");
+}
+
+#[test]
+fn a_folder_in_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(&folder).unwrap();
+    assert!(matches!(open(&folder), Err(StoreError::InUse { .. })));
+    drop(first);
+    open(&folder).unwrap();
+}
+
+/// A closed data folder with a vote and this many acknowledged entries.
+async fn filled(entries: u64) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(&folder).unwrap().log;
+    log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+    for index in 0..entries {
+        log.blocking_append([command(1, index)]).await.unwrap();
+    }
+    folder
+}
+
+/// Opens a damaged folder and returns whether that was refused. If not, nothing may be missing.
+async fn all_or_nothing(folder: &TempDir, entries: usize) -> bool {
+    let path = folder.path().to_owned();
+    // The database itself may panic over its own damage; that stops the process just as well.
+    let opened = tokio::task::spawn_blocking(move || Store::open(&path, "test", 1)).await;
+    match opened {
+        Ok(Ok(mut store)) => {
+            assert_eq!(contents(&mut store.log).await, (entries, Some(Vote::new_committed(1, 1))));
+            false
+        }
+        Ok(Err(_)) | Err(_) => true,
+    }
+}
+
+async fn contents(log: &mut LogStore) -> (usize, Option<Vote>) {
+    (log.try_get_log_entries(..).await.unwrap().len(), log.read_vote().await.unwrap())
+}
+
+fn open(folder: &TempDir) -> Result<Store, StoreError> {
+    Store::open(folder.path(), "test", 1)
+}
+
+fn copy_of(folder: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(folder.path(), copy.path());
+    copy
+}
+
+/// Replaces a part of one folder with that of another.
+fn replace(from: &TempDir, to: &TempDir, part: &str) {
+    fs::remove_dir_all(to.path().join(part)).unwrap();
+    copy_all(&from.path().join(part), &to.path().join(part));
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_all(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn id(term: u64, index: u64) -> Id {
+    Id { leader_id: openraft::impls::leader_id_adv::LeaderId { term, node_id: 1 }, index }
+}
+
+fn command(term: u64, index: u64) -> LogEntry {
+    LogEntry::new(id(term, index), EntryPayload::Normal(entry(index)))
+}
+
+fn entry(number: u64) -> Entry {
+    Entry { time: Time(number), wall_ms: number, feature_level: 1, command: Command::Promote { member: 1 } }
+}

@@ -1,0 +1,488 @@
+//! Three members as real servers, with agents and clients over gRPC.
+
+#![allow(clippy::unwrap_used)] // also in the helpers of a test, a panic is the answer
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use futures::future::join_all;
+use soloist_coordinator::{Config, Coordinator, config::LogFormat, raft::Role};
+use soloist_core::{
+    assignment::{AppState, Assignment, Observed, Run},
+    command::Registration,
+    ids::{BootId, FleetId, Incarnation, MachineId, NodeId},
+    operation::Request,
+    policy::Policy,
+};
+use soloist_proto::{
+    convert::Greeting,
+    errors::{NO_LEADER, Problem, STOPPING, from_status},
+    v1::{
+        self, AgentMessage, CoordinatorMessage, agent_service_client::AgentServiceClient,
+        cluster_service_client::ClusterServiceClient, coordinator_message::Message,
+        operator_service_client::OperatorServiceClient,
+    },
+};
+use tempfile::TempDir;
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    time::{interval, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Channel};
+
+/// Time for anything to happen. Nothing here needs a tenth of it on an idle machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+type Operator = OperatorServiceClient<Channel>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_lives_at_a_follower_and_a_client_asks_another() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let followers: Vec<u64> = cluster.running().filter(|id| *id != leader).collect();
+    let mut agent = Agent::connect(&cluster, followers[0], 7).await;
+    let (floor, assignment) = agent.opened().await;
+    assert_eq!(assignment.spec.run, Run::Stop);
+    assert!(assignment.generation.0 >= floor);
+
+    // A report is acknowledged, and its effect can be read at any other member.
+    agent.report(1, &assignment, AppState::Stopped).await;
+    agent.beat("", Some(plugins())).await;
+    agent.until(|message| matches!(message, Message::ReportAck(ack) if ack.sequence == 1)).await;
+    let mut client = cluster.operator(followers[1]).await;
+    let status = within(client.status(ask("shop"))).await.unwrap().into_inner();
+    let node = &status.view.unwrap().nodes[0];
+    assert!(!status.freshness.unwrap().stale);
+    assert_eq!((node.app.as_str(), node.acknowledged, node.proven_stopped), ("stopped", true, true));
+    eventually("the leader has heard of the node and its plugins", async || {
+        let status = client.status(ask("shop")).await.unwrap().into_inner().view.unwrap();
+        let listed = client.plugins(v1::PluginsRequest { fleet: "shop".into() }).await.unwrap().into_inner();
+        status.nodes[0].heard_ms.is_some() && listed.nodes[0].inventory == Some(plugins())
+    })
+    .await;
+    agent
+        .until(|message| {
+            matches!(
+                message,
+                Message::Contact(v1::Contact { has_leader: true, leader_generation: Some(_), .. })
+            )
+        })
+        .await;
+
+    // An operation that is asked for at one member becomes an assignment at the other; asking twice is asking once.
+    let steps = within(client.plan(plan("shop", Request::Stop))).await.unwrap().into_inner().steps;
+    assert!(!steps.is_empty());
+    for _ in 0..2 {
+        let reply = within(client.submit(submit("first", start()))).await.unwrap().into_inner();
+        assert_eq!(reply.operation, "first");
+    }
+    let problem = refused(client.submit(submit("first", Request::Stop)).await);
+    assert_eq!(problem.reason, "id_in_use");
+    let assignment = agent.assigned(|assignment| assignment.spec.run == Run::Plain).await;
+    agent.report(2, &assignment, AppState::Serving).await;
+    eventually("the operation has succeeded", async || {
+        let ask = v1::GetOperationRequest { fleet: "shop".into(), operation: "first".into() };
+        client.get_operation(ask).await.unwrap().into_inner().operation.unwrap().status == "succeeded"
+    })
+    .await;
+    let events = v1::EventsRequest { fleet: "shop".into(), after_index: 0, follow: false };
+    let mut events = within(client.events(events)).await.unwrap().into_inner();
+    let mut kinds = Vec::new();
+    while let Some(event) = within(events.message()).await.unwrap() {
+        kinds.push(event.kind);
+    }
+    assert!(kinds.contains(&"enrolled".to_owned()) && kinds.contains(&"ended".to_owned()), "{kinds:?}");
+
+    let problem = refused(client.status(ask("shelf")).await);
+    assert_eq!(problem.reason, "unknown_fleet");
+    assert!(problem.hint.contains("shop"), "{problem:?}");
+    let problem = refused(client.status(ask("No Fleet")).await);
+    assert_eq!(problem.reason, "malformed");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_status_is_stale_and_nothing_is_decided() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let mut agent = Agent::connect(&cluster, leader, 7).await;
+    agent.opened().await;
+    let last = cluster.running().find(|id| *id != leader).unwrap();
+    let mut agent = Agent::connect(&cluster, last, 8).await;
+    agent.opened().await;
+    let mut client = cluster.operator(last).await;
+    within(client.submit(submit("before", start()))).await.unwrap();
+    assert_eq!(cluster.ready(last).await, 200);
+    for id in cluster.running().filter(|id| *id != last).collect::<Vec<_>>() {
+        cluster.halt(id).await;
+    }
+    let status = within(client.status(ask("shop"))).await.unwrap().into_inner();
+    let (view, freshness) = (status.view.unwrap(), status.freshness.unwrap());
+    assert!(freshness.stale && !freshness.reason.is_empty(), "{freshness:?}");
+    assert_eq!(view.nodes[0].heard_ms, None);
+    assert!(!view.nodes[0].lost, "a member that cannot know must not say that a node is lost");
+    let problem = refused(within(client.submit(submit("after", start()))).await);
+    assert_eq!(problem.reason, NO_LEADER);
+    assert!(problem.hint.contains("1 of 3 members answer"), "{problem:?}");
+    eventually("it is not ready", async || cluster.ready(last).await == 503).await;
+
+    // A session that is open is told, and another one is not opened.
+    agent.until(|message| matches!(message, Message::Contact(v1::Contact { has_leader: false, .. }))).await;
+    let mut other = Agent::connect(&cluster, last, 8).await;
+    assert_eq!(other.ended().await.reason, NO_LEADER);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_leader_dies_its_agents_go_on_elsewhere() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let mut agent = Agent::connect(&cluster, leader, 7).await;
+    let (_, assignment) = agent.opened().await;
+    agent.report(1, &assignment, AppState::Stopped).await;
+    agent.until(|message| matches!(message, Message::ReportAck(_))).await;
+    cluster.halt(leader).await;
+    agent.ended().await;
+
+    let other = cluster.running().next().unwrap();
+    let mut again = None;
+    eventually("a new leader takes the registration", async || {
+        let mut agent = Agent::connect(&cluster, other, 8).await;
+        let opened = agent.try_opened().await;
+        again = opened.map(|opened| (agent, opened));
+        again.is_some()
+    })
+    .await;
+    let (mut agent, (_, assignment)) = again.unwrap();
+    agent.report(1, &assignment, AppState::Stopped).await;
+    agent.until(|message| matches!(message, Message::ReportAck(_))).await;
+    let mut client = cluster.operator(other).await;
+    let status = within(client.status(ask("shop"))).await.unwrap().into_inner();
+    assert!(!status.freshness.unwrap().stale);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_hands_over_and_sends_agents_away() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let mut agent = Agent::connect(&cluster, leader, 7).await;
+    agent.opened().await;
+    let other = cluster.running().find(|id| *id != leader).unwrap();
+    let term = cluster.term(other);
+    let stopping = cluster.members.remove(&leader).unwrap();
+    within(stopping.stop()).await;
+    assert_eq!(agent.ended().await.reason, STOPPING);
+    // Handed over, not elected after a timeout: the next term has a leader already.
+    let new = cluster.leader().await;
+    assert_ne!(new, leader);
+    assert_eq!(cluster.term(new), term + 1);
+    let mut client = cluster.operator(other).await;
+    within(client.submit(submit("after", start()))).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_run_of_an_agent_ends_the_first_session() {
+    let cluster = Cluster::start(1).await;
+    let leader = cluster.leader().await;
+    let mut first = Agent::connect(&cluster, leader, 7).await;
+    first.opened().await;
+    first.beat("", None).await;
+    eventually("the first run was heard", async || {
+        let mut client = cluster.operator(leader).await;
+        let status = client.status(ask("shop")).await.unwrap().into_inner();
+        status.view.unwrap().nodes[0].heard_ms.is_some()
+    })
+    .await;
+    // Another agent with a ledger of its own, while the first is there.
+    let mut rival = Agent::connect_as(&cluster, leader, 9, &[9]).await;
+    let Message::Refused(refused) = rival.next().await.unwrap() else { panic!("a rival was let in") };
+    assert_eq!(refused.reason, "rival");
+    // The same agent after a restart: its ledger knows the first run.
+    let mut second = Agent::connect_as(&cluster, leader, 8, &[7, 8]).await;
+    second.opened().await;
+    first
+        .until(|message| matches!(message, Message::Refused(refused) if refused.reason == "superseded"))
+        .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_tells_what_changes_and_members_know_each_other() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let mut agent = Agent::connect(&cluster, leader, 7).await;
+    let (_, assignment) = agent.opened().await;
+    let other = cluster.running().find(|id| *id != leader).unwrap();
+    let mut client = cluster.operator(other).await;
+    let mut watch = within(client.watch(ask("shop"))).await.unwrap().into_inner();
+    let first = within(watch.message()).await.unwrap().unwrap();
+    assert_eq!(first.view.unwrap().nodes[0].app, "unknown");
+    agent.report(1, &assignment, AppState::Starting).await;
+    agent.beat("load plugin 9/77", None).await;
+    loop {
+        let next = within(watch.message()).await.unwrap().unwrap();
+        let node = &next.view.unwrap().nodes[0];
+        if node.app == "starting" && node.detail == "load plugin 9/77" {
+            break;
+        }
+    }
+    let address = format!("http://{}", cluster.addresses[&other]);
+    let mut members = ClusterServiceClient::connect(address).await.unwrap();
+    let reply = within(members.members(v1::MembersRequest {})).await.unwrap().into_inner();
+    assert_eq!((reply.members.len(), reply.quorum, reply.leader), (3, 2, Some(leader)));
+    assert!(reply.members.iter().all(|info| info.reachable && info.voter), "{:?}", reply.members);
+    let metrics = cluster.get(leader, "/metrics").await.1;
+    for line in ["soloist_coordinator_is_leader 1", "soloist_coordinator_fleets 1", "command=\"register\""] {
+        assert!(metrics.contains(line), "{line} is not in:\n{metrics}");
+    }
+    assert_eq!(cluster.get(leader, "/healthz").await.0, 200);
+    cluster.stop().await;
+}
+
+/// Members of one cluster, by id.
+struct Cluster {
+    members: BTreeMap<u64, Coordinator>,
+    addresses: BTreeMap<u64, SocketAddr>,
+    http: BTreeMap<u64, SocketAddr>,
+    _folders: Vec<TempDir>,
+}
+
+impl Cluster {
+    async fn start(count: u64) -> Cluster {
+        let addresses = free(count).await;
+        let list: BTreeMap<u64, String> = addresses.iter().map(|(id, at)| (*id, at.to_string())).collect();
+        let mut cluster =
+            Cluster { members: BTreeMap::new(), http: BTreeMap::new(), _folders: Vec::new(), addresses };
+        for id in list.keys() {
+            let folder = TempDir::new().unwrap();
+            let config = config(*id, &list, folder.path().to_owned());
+            let member = within(Coordinator::start(config)).await.unwrap();
+            cluster.http.insert(*id, member.http().unwrap());
+            cluster.members.insert(*id, member);
+            cluster._folders.push(folder);
+        }
+        cluster
+    }
+
+    fn running(&self) -> impl Iterator<Item = u64> + '_ {
+        self.members.keys().copied()
+    }
+
+    /// Waits until the running members agree on a leader among them.
+    async fn leader(&self) -> u64 {
+        let mut leader = None;
+        eventually("the members agree on a leader", async || {
+            let mut named =
+                self.members.values().map(|member| member.raft().leader().map(|leader| leader.id));
+            let first = named.next().flatten();
+            leader = first.filter(|first| {
+                named.all(|other| other == Some(*first))
+                    && self
+                        .members
+                        .get(first)
+                        .is_some_and(|member| member.raft().status().borrow().role == Role::Leader)
+            });
+            leader.is_some()
+        })
+        .await;
+        leader.unwrap()
+    }
+
+    fn term(&self, id: u64) -> u64 {
+        self.members[&id].raft().status().borrow().term
+    }
+
+    async fn operator(&self, id: u64) -> Operator {
+        within(Operator::connect(format!("http://{}", self.addresses[&id]))).await.unwrap()
+    }
+
+    async fn halt(&mut self, id: u64) {
+        within(self.members.remove(&id).unwrap().halt()).await;
+    }
+
+    async fn ready(&self, id: u64) -> u16 {
+        self.get(id, "/readyz").await.0
+    }
+
+    /// A plain HTTP request.
+    async fn get(&self, id: u64, path: &str) -> (u16, String) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let work = async {
+            let mut stream = tokio::net::TcpStream::connect(self.http[&id]).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answer = within(work).await;
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer)
+    }
+
+    async fn stop(self) {
+        within(join_all(self.members.into_values().map(Coordinator::halt))).await;
+    }
+}
+
+/// An agent's session, by hand.
+struct Agent {
+    to: mpsc::Sender<AgentMessage>,
+    from: Result<Streaming<CoordinatorMessage>, tonic::Status>,
+}
+
+impl Agent {
+    async fn connect(cluster: &Cluster, member: u64, incarnation: u64) -> Agent {
+        Agent::connect_as(cluster, member, incarnation, &[7, 8]).await
+    }
+
+    async fn connect_as(cluster: &Cluster, member: u64, incarnation: u64, lineage: &[u64]) -> Agent {
+        let address = format!("http://{}", cluster.addresses[&member]);
+        let mut client = within(AgentServiceClient::connect(address)).await.unwrap();
+        let (to, messages) = mpsc::channel(16);
+        let greeting = Greeting {
+            fleet: FleetId::new("shop").unwrap(),
+            node: NodeId::new("a").unwrap(),
+            registration: Registration {
+                incarnation: Incarnation(incarnation),
+                lineage: lineage.iter().copied().map(Incarnation).collect(),
+                fresh: lineage.len() == 1,
+                machine: MachineId("machine".into()),
+                boot: BootId("boot".into()),
+                address: String::new(),
+            },
+            version: "test".into(),
+        };
+        to.send(greeting.into()).await.unwrap();
+        let from = within(client.session(ReceiverStream::new(messages))).await;
+        Agent { to, from: from.map(tonic::Response::into_inner) }
+    }
+
+    async fn next(&mut self) -> Result<Message, Problem> {
+        let from = self.from.as_mut().map_err(|status| from_status(status))?;
+        match within(from.message()).await {
+            Ok(Some(message)) => Ok(message.message.unwrap()),
+            Ok(None) => Err(Problem::new(tonic::Code::Ok, "ended", "", "")),
+            Err(status) => Err(from_status(&status)),
+        }
+    }
+
+    async fn until(&mut self, wanted: impl Fn(&Message) -> bool) {
+        while !wanted(&self.next().await.unwrap()) {}
+    }
+
+    async fn try_opened(&mut self) -> Option<(u64, Assignment)> {
+        let Message::Registered(registered) = self.next().await.ok()? else { return None };
+        let Message::Assignment(assignment) = self.next().await.ok()? else { return None };
+        Some((registered.floor, assignment.try_into().unwrap()))
+    }
+
+    async fn opened(&mut self) -> (u64, Assignment) {
+        self.try_opened().await.expect("the session opens with Registered and an Assignment")
+    }
+
+    async fn assigned(&mut self, wanted: impl Fn(&Assignment) -> bool) -> Assignment {
+        loop {
+            if let Message::Assignment(assignment) = self.next().await.unwrap() {
+                let assignment = assignment.try_into().unwrap();
+                if wanted(&assignment) {
+                    return assignment;
+                }
+            }
+        }
+    }
+
+    async fn ended(&mut self) -> Problem {
+        loop {
+            if let Err(problem) = self.next().await {
+                return problem;
+            }
+        }
+    }
+
+    async fn report(&self, sequence: u64, assignment: &Assignment, app: AppState) {
+        let observed = Observed {
+            applied: assignment.generation,
+            boot: BootId("boot".into()),
+            launched: app.may_run().then_some(assignment.generation),
+            app,
+            ..Observed::default()
+        };
+        self.to.send(AgentMessage::report(sequence, observed)).await.unwrap();
+    }
+
+    async fn beat(&self, progress: &str, inventory: Option<v1::Inventory>) {
+        self.to.send(v1::Beat { progress: progress.into(), inventory }.into()).await.unwrap();
+    }
+}
+
+fn plugins() -> v1::Inventory {
+    let acl = v1::PluginInfo { name: "acl".into(), package: "@nocobase/plugin-acl".into(), enabled: true };
+    v1::Inventory { plugins: vec![acl] }
+}
+
+fn config(id: u64, members: &BTreeMap<u64, String>, data: PathBuf) -> Config {
+    Config {
+        id,
+        cluster: "test".into(),
+        data,
+        listen: members[&id].clone(),
+        advertise: members[&id].clone(),
+        http: Some("127.0.0.1:0".into()),
+        members: members.clone(),
+        fleet_defaults: Policy::default(),
+        log: "info".into(),
+        log_format: LogFormat::Human,
+    }
+}
+
+/// Addresses that were free a moment ago.
+async fn free(count: u64) -> BTreeMap<u64, SocketAddr> {
+    let mut listeners = Vec::new();
+    for _ in 0..count {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    listeners.iter().zip(1..).map(|(listener, id)| (id, listener.local_addr().unwrap())).collect()
+}
+
+fn ask(fleet: &str) -> v1::StatusRequest {
+    v1::StatusRequest { fleet: fleet.into(), local: false }
+}
+
+fn plan(fleet: &str, request: Request) -> v1::PlanRequest {
+    v1::PlanRequest { fleet: fleet.into(), request: Some(request.into()) }
+}
+
+fn start() -> Request {
+    Request::Start { install: false, nodes: None }
+}
+
+fn submit(operation: &str, request: Request) -> v1::SubmitRequest {
+    v1::SubmitRequest {
+        fleet: "shop".into(),
+        operation: operation.into(),
+        request: Some(request.into()),
+        submission: Some(v1::Submission { by: "test".into(), ..v1::Submission::default() }),
+    }
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, tonic::Status>) -> Problem {
+    from_status(&result.unwrap_err())
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, work).await.expect("it takes too long")
+}
+
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let mut ticks = interval(Duration::from_millis(20));
+    let wait = async {
+        while !holds().await {
+            ticks.tick().await;
+        }
+    };
+    assert!(timeout(DEADLINE, wait).await.is_ok(), "it takes too long until {what}");
+}

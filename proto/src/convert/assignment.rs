@@ -1,0 +1,152 @@
+//! Assignments: what a node must be.
+
+use std::collections::BTreeMap;
+
+use soloist_core::{
+    assignment::{Assignment, Proof, Run, Spec, Task, TaskKey, TaskPhase},
+    ids::{Generation, Right, Token},
+};
+
+use super::{FieldError, maybe, name, nested, unknown};
+use crate::v1::{self, run::Kind};
+
+impl From<Run> for v1::Run {
+    fn from(run: Run) -> Self {
+        let (kind, right) = match run {
+            Run::Stop => (Kind::Stop, None),
+            Run::Plain => (Kind::Plain, None),
+            Run::Migrate(right) => (Kind::Migrate, Some(right.0)),
+        };
+        Self { kind: kind.into(), right }
+    }
+}
+
+impl TryFrom<v1::Run> for Run {
+    type Error = FieldError;
+    fn try_from(run: v1::Run) -> Result<Self, FieldError> {
+        match run.kind() {
+            Kind::Unspecified => Err(unknown("kind")),
+            Kind::Stop => Ok(Run::Stop),
+            Kind::Plain => Ok(Run::Plain),
+            Kind::Migrate => {
+                let right = run.right.ok_or_else(|| FieldError::new("right", "is missing"))?;
+                Ok(Run::Migrate(Right(right)))
+            }
+        }
+    }
+}
+
+impl From<TaskKey> for v1::TaskKey {
+    fn from(key: TaskKey) -> Self {
+        Self { operation: key.operation.into(), step: key.step, attempt: key.attempt }
+    }
+}
+
+impl TryFrom<v1::TaskKey> for TaskKey {
+    type Error = FieldError;
+    fn try_from(key: v1::TaskKey) -> Result<Self, FieldError> {
+        Ok(Self { operation: name("operation", key.operation)?, step: key.step, attempt: key.attempt })
+    }
+}
+
+impl From<TaskPhase> for v1::TaskPhase {
+    fn from(phase: TaskPhase) -> Self {
+        match phase {
+            TaskPhase::Check => v1::TaskPhase::Check,
+            TaskPhase::Run => v1::TaskPhase::Run,
+        }
+    }
+}
+
+impl TryFrom<v1::TaskPhase> for TaskPhase {
+    type Error = FieldError;
+    fn try_from(phase: v1::TaskPhase) -> Result<Self, FieldError> {
+        match phase {
+            v1::TaskPhase::Unspecified => Err(unknown("phase")),
+            v1::TaskPhase::Check => Ok(TaskPhase::Check),
+            v1::TaskPhase::Run => Ok(TaskPhase::Run),
+        }
+    }
+}
+
+impl From<Task> for v1::Task {
+    fn from(task: Task) -> Self {
+        let params = task.params.into_iter().map(|(name, value)| v1::Parameter { name, value });
+        Self {
+            key: Some(task.key.into()),
+            phase: v1::TaskPhase::from(task.phase).into(),
+            name: task.name,
+            params: params.collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Task> for Task {
+    type Error = FieldError;
+    fn try_from(task: v1::Task) -> Result<Self, FieldError> {
+        let phase = task.phase().try_into()?;
+        let mut params = BTreeMap::new();
+        for v1::Parameter { name, value } in task.params {
+            if params.contains_key(&name) {
+                return Err(FieldError::new("params", format!("\"{name}\" occurs twice")));
+            }
+            params.insert(name, value);
+        }
+        Ok(Self { key: nested("key", task.key)?, phase, name: task.name, params })
+    }
+}
+
+impl From<Proof> for v1::Proof {
+    fn from(proof: Proof) -> Self {
+        Self { plugin: proof.plugin, loaded: proof.loaded, since: proof.since.map(|since| since.0) }
+    }
+}
+
+impl TryFrom<v1::Proof> for Proof {
+    type Error = FieldError;
+    fn try_from(proof: v1::Proof) -> Result<Self, FieldError> {
+        Ok(Self { plugin: proof.plugin, loaded: proof.loaded, since: proof.since.map(Generation) })
+    }
+}
+
+impl From<Spec> for v1::Spec {
+    fn from(spec: Spec) -> Self {
+        Self {
+            run: Some(spec.run.into()),
+            task: spec.task.map(Into::into),
+            proof: spec.proof.map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<v1::Spec> for Spec {
+    type Error = FieldError;
+    fn try_from(spec: v1::Spec) -> Result<Self, FieldError> {
+        Ok(Self {
+            run: nested("run", spec.run)?,
+            task: maybe("task", spec.task)?,
+            proof: maybe("proof", spec.proof)?,
+        })
+    }
+}
+
+impl From<Assignment> for v1::Assignment {
+    fn from(assignment: Assignment) -> Self {
+        Self {
+            generation: assignment.generation.0,
+            token: assignment.token.map(|token| token.0),
+            spec: Some(assignment.spec.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::Assignment> for Assignment {
+    type Error = FieldError;
+    fn try_from(assignment: v1::Assignment) -> Result<Self, FieldError> {
+        Ok(Self {
+            generation: Generation(assignment.generation),
+            token: assignment.token.map(Token),
+            spec: nested("spec", assignment.spec)?,
+        })
+    }
+}

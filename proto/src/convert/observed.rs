@@ -1,0 +1,134 @@
+//! Reports: what an agent saw.
+
+use soloist_core::{
+    assignment::{AppState, DatabaseFacts, Foreign, Observed, TaskKey, TaskPhase, TaskResult},
+    ids::{BootId, Generation, Token, Version},
+};
+
+use super::{FieldError, each, maybe, nested, unknown};
+use crate::v1;
+
+impl From<AppState> for v1::AppState {
+    fn from(app: AppState) -> Self {
+        use v1::app_state::Kind;
+        let (kind, detail) = match app {
+            AppState::Stopped => (Kind::Stopped, String::new()),
+            AppState::Refused(why) => (Kind::Refused, why),
+            AppState::Starting => (Kind::Starting, String::new()),
+            AppState::Serving => (Kind::Serving, String::new()),
+            AppState::Failed(why) => (Kind::Failed, why),
+            AppState::Stopping => (Kind::Stopping, String::new()),
+            AppState::Crashed(how) => (Kind::Crashed, how),
+        };
+        Self { kind: kind.into(), detail }
+    }
+}
+
+impl TryFrom<v1::AppState> for AppState {
+    type Error = FieldError;
+    fn try_from(app: v1::AppState) -> Result<Self, FieldError> {
+        use v1::app_state::Kind;
+        Ok(match app.kind() {
+            Kind::Unspecified => return Err(unknown("kind")),
+            Kind::Stopped => AppState::Stopped,
+            Kind::Refused => AppState::Refused(app.detail),
+            Kind::Starting => AppState::Starting,
+            Kind::Serving => AppState::Serving,
+            Kind::Failed => AppState::Failed(app.detail),
+            Kind::Stopping => AppState::Stopping,
+            Kind::Crashed => AppState::Crashed(app.detail),
+        })
+    }
+}
+
+impl From<DatabaseFacts> for v1::DatabaseFacts {
+    fn from(facts: DatabaseFacts) -> Self {
+        Self { identity: facts.identity, version: facts.version.map(|version| version.0), empty: facts.empty }
+    }
+}
+
+impl TryFrom<v1::DatabaseFacts> for DatabaseFacts {
+    type Error = FieldError;
+    fn try_from(facts: v1::DatabaseFacts) -> Result<Self, FieldError> {
+        Ok(Self { identity: facts.identity, version: facts.version.map(Version), empty: facts.empty })
+    }
+}
+
+impl From<Foreign> for v1::Foreign {
+    fn from(foreign: Foreign) -> Self {
+        Self { pid: foreign.pid, owner: foreign.owner, command: foreign.command }
+    }
+}
+
+impl TryFrom<v1::Foreign> for Foreign {
+    type Error = FieldError;
+    fn try_from(foreign: v1::Foreign) -> Result<Self, FieldError> {
+        Ok(Self { pid: foreign.pid, owner: foreign.owner, command: foreign.command })
+    }
+}
+
+impl From<(TaskKey, TaskPhase, TaskResult)> for v1::TaskOutcome {
+    fn from((key, phase, result): (TaskKey, TaskPhase, TaskResult)) -> Self {
+        use v1::task_outcome::Kind;
+        let (kind, reason) = match result {
+            TaskResult::Done => (Kind::Done, String::new()),
+            TaskResult::Failed(why) => (Kind::Failed, why),
+            TaskResult::Interrupted => (Kind::Interrupted, String::new()),
+        };
+        let phase = v1::TaskPhase::from(phase).into();
+        Self { key: Some(key.into()), phase, kind: kind.into(), reason }
+    }
+}
+
+impl TryFrom<v1::TaskOutcome> for (TaskKey, TaskPhase, TaskResult) {
+    type Error = FieldError;
+    fn try_from(outcome: v1::TaskOutcome) -> Result<Self, FieldError> {
+        use v1::task_outcome::Kind;
+        let phase = outcome.phase().try_into()?;
+        let kind = outcome.kind();
+        let result = match kind {
+            Kind::Unspecified => return Err(unknown("kind")),
+            Kind::Done => TaskResult::Done,
+            Kind::Failed => TaskResult::Failed(outcome.reason),
+            Kind::Interrupted => TaskResult::Interrupted,
+        };
+        Ok((nested("key", outcome.key)?, phase, result))
+    }
+}
+
+impl From<Observed> for v1::Observed {
+    fn from(observed: Observed) -> Self {
+        Self {
+            applied: observed.applied.0,
+            boot: observed.boot.0,
+            app: Some(observed.app.into()),
+            launched: observed.launched.map(|generation| generation.0),
+            code: observed.code.map(|version| version.0),
+            database: observed.database.map(Into::into),
+            foreign: observed.foreign.into_iter().map(Into::into).collect(),
+            holders: observed.holders.into_iter().map(|token| token.0).collect(),
+            task: observed.task.map(Into::into),
+            proved: observed.proved.map(Into::into),
+            unproved: observed.unproved,
+        }
+    }
+}
+
+impl TryFrom<v1::Observed> for Observed {
+    type Error = FieldError;
+    fn try_from(observed: v1::Observed) -> Result<Self, FieldError> {
+        Ok(Self {
+            applied: Generation(observed.applied),
+            boot: BootId(observed.boot),
+            app: nested("app", observed.app)?,
+            launched: observed.launched.map(Generation),
+            code: observed.code.map(Version),
+            database: maybe("database", observed.database)?,
+            foreign: each("foreign", observed.foreign)?,
+            holders: observed.holders.into_iter().map(Token).collect(),
+            task: maybe("task", observed.task)?,
+            proved: maybe("proved", observed.proved)?,
+            unproved: observed.unproved,
+        })
+    }
+}

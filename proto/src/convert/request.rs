@@ -1,0 +1,119 @@
+//! What a client asks for.
+
+use soloist_core::{
+    command::Submission,
+    ids::{MachineId, NodeId},
+    operation::{HoldMode, PluginChange, Request},
+    time::Millis,
+};
+
+use super::{FieldError, maybe_name, name, unknown};
+use crate::v1::{self, request::Request as Kind};
+
+impl From<HoldMode> for v1::hold::Mode {
+    fn from(mode: HoldMode) -> Self {
+        match mode {
+            HoldMode::Solo => v1::hold::Mode::Solo,
+            HoldMode::AllStopped => v1::hold::Mode::AllStopped,
+        }
+    }
+}
+
+impl TryFrom<v1::hold::Mode> for HoldMode {
+    type Error = FieldError;
+    fn try_from(mode: v1::hold::Mode) -> Result<Self, FieldError> {
+        match mode {
+            v1::hold::Mode::Unspecified => Err(unknown("hold.mode")),
+            v1::hold::Mode::Solo => Ok(HoldMode::Solo),
+            v1::hold::Mode::AllStopped => Ok(HoldMode::AllStopped),
+        }
+    }
+}
+
+impl From<PluginChange> for v1::plugin::Change {
+    fn from(change: PluginChange) -> Self {
+        match change {
+            PluginChange::Enable => v1::plugin::Change::Enable,
+            PluginChange::Disable => v1::plugin::Change::Disable,
+        }
+    }
+}
+
+impl TryFrom<v1::plugin::Change> for PluginChange {
+    type Error = FieldError;
+    fn try_from(change: v1::plugin::Change) -> Result<Self, FieldError> {
+        match change {
+            v1::plugin::Change::Unspecified => Err(unknown("plugin.change")),
+            v1::plugin::Change::Enable => Ok(PluginChange::Enable),
+            v1::plugin::Change::Disable => Ok(PluginChange::Disable),
+        }
+    }
+}
+
+impl From<Request> for v1::Request {
+    fn from(request: Request) -> Self {
+        let request = match request {
+            Request::Start { install, nodes } => Kind::Start(v1::Start {
+                install,
+                nodes: nodes.map(|nodes| v1::NodeList { nodes: nodes.into_iter().map(Into::into).collect() }),
+            }),
+            Request::Stop => Kind::Stop(v1::Stop {}),
+            Request::Hold { mode, on } => {
+                Kind::Hold(v1::Hold { mode: v1::hold::Mode::from(mode).into(), on: on.map(Into::into) })
+            }
+            Request::Plugin { change, plugin, on } => Kind::Plugin(v1::Plugin {
+                change: v1::plugin::Change::from(change).into(),
+                plugin,
+                on: on.map(Into::into),
+            }),
+        };
+        Self { request: Some(request) }
+    }
+}
+
+impl TryFrom<v1::Request> for Request {
+    type Error = FieldError;
+    fn try_from(request: v1::Request) -> Result<Self, FieldError> {
+        match request.request.ok_or_else(|| unknown("request"))? {
+            Kind::Start(start) => {
+                let list = |list: v1::NodeList| {
+                    let nodes = list.nodes.into_iter();
+                    nodes.map(|node| name::<NodeId>("start.nodes", node)).collect::<Result<_, _>>()
+                };
+                Ok(Request::Start { install: start.install, nodes: start.nodes.map(list).transpose()? })
+            }
+            Kind::Stop(v1::Stop {}) => Ok(Request::Stop),
+            Kind::Hold(hold) => {
+                Ok(Request::Hold { mode: hold.mode().try_into()?, on: maybe_name("hold.on", hold.on)? })
+            }
+            Kind::Plugin(plugin) => Ok(Request::Plugin {
+                change: plugin.change().try_into()?,
+                plugin: plugin.plugin,
+                on: maybe_name("plugin.on", plugin.on)?,
+            }),
+        }
+    }
+}
+
+impl From<Submission> for v1::Submission {
+    fn from(submission: Submission) -> Self {
+        Self {
+            by: submission.by,
+            reason: submission.reason,
+            wait_ms: submission.wait.map(|wait| wait.0),
+            machine: submission.machine.0,
+        }
+    }
+}
+
+impl TryFrom<v1::Submission> for Submission {
+    type Error = FieldError;
+    fn try_from(submission: v1::Submission) -> Result<Self, FieldError> {
+        Ok(Self {
+            by: submission.by,
+            reason: submission.reason,
+            wait: submission.wait_ms.map(Millis),
+            machine: MachineId(submission.machine),
+        })
+    }
+}

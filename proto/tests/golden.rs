@@ -1,0 +1,69 @@
+//! Messages have the bytes that they had: an older agent must understand a newer coordinator, and the other way round.
+//!
+//! After a change that is meant and compatible (a new field in the samples), write the files again with
+//! `SOLOIST_WRITE_GOLDEN=1 cargo test -p soloist-proto --test golden`, and look at the difference.
+
+#![allow(clippy::unwrap_used)] // also in the helpers of a test, a panic is the answer
+
+mod samples;
+
+use std::{env, fs, path::Path};
+
+use prost::Message;
+use soloist_proto::v1::{self, AgentMessage, CoordinatorMessage};
+
+fn check(name: &str, message: &(impl Message + Default + PartialEq)) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(format!("{name}.bin"));
+    let bytes = message.encode_to_vec();
+    if env::var_os("SOLOIST_WRITE_GOLDEN").is_some() {
+        fs::write(&path, &bytes).unwrap();
+    }
+    let golden = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(bytes, golden, "{name} has other bytes than before");
+    fn decode<M: Message + Default>(_: &M, bytes: &[u8]) -> M {
+        M::decode(bytes).unwrap()
+    }
+    assert!(decode(message, &golden) == *message, "{name} says something else than before");
+}
+
+#[test]
+fn hello() {
+    check("hello", &AgentMessage::from(samples::greeting()));
+}
+
+#[test]
+fn report() {
+    check("report", &AgentMessage::report(12, samples::observed()));
+}
+
+#[test]
+fn assignment() {
+    check("assignment", &CoordinatorMessage::from(samples::assignment()));
+}
+
+#[test]
+fn submit() {
+    check(
+        "submit",
+        &v1::SubmitRequest {
+            fleet: "shop".into(),
+            operation: "op-1".into(),
+            request: Some(samples::requests().swap_remove(4).into()),
+            submission: Some(samples::submission().into()),
+        },
+    );
+}
+
+#[test]
+fn status() {
+    let freshness = v1::Freshness {
+        stale: true,
+        reason: "no leader is known".into(),
+        member: 1,
+        leader: Some(2),
+        applied: 44,
+        last_contact_ms: Some(1500),
+    };
+    let view = Some(samples::fleet_view().into());
+    check("status", &v1::StatusReply { view, freshness: Some(freshness) });
+}

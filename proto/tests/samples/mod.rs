@@ -1,0 +1,173 @@
+//! Values with every field set, and every variant.
+
+use std::collections::BTreeMap;
+
+use soloist_core::{
+    assignment::{
+        AppState, Assignment, DatabaseFacts, Foreign, Observed, Proof, Run, Spec, Task, TaskKey, TaskPhase,
+        TaskResult,
+    },
+    command::{Registration, Submission},
+    condition::Wait,
+    ids::{BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Right, Token, Version},
+    operation::{HoldMode, PluginChange, Request},
+    state::{DatabaseRecord, Desired},
+    time::{Millis, Time},
+    view::{FleetView, LockView, NodeView, OperationView, StepView},
+};
+use soloist_proto::convert::Greeting;
+
+pub(crate) fn fleet() -> FleetId {
+    FleetId::new("shop").unwrap()
+}
+
+pub(crate) fn node(name: &str) -> NodeId {
+    NodeId::new(name).unwrap()
+}
+
+pub(crate) fn operation() -> OperationId {
+    OperationId::new("op-1").unwrap()
+}
+
+pub(crate) fn key() -> TaskKey {
+    TaskKey { operation: operation(), step: 3, attempt: 2 }
+}
+
+pub(crate) fn proof() -> Proof {
+    Proof { plugin: "@nocobase/plugin-acl".into(), loaded: true, since: Some(Generation(40)) }
+}
+
+pub(crate) fn assignment() -> Assignment {
+    let params =
+        BTreeMap::from([("plugin".to_owned(), "acl".to_owned()), ("with".to_owned(), "care".to_owned())]);
+    Assignment {
+        generation: Generation(42),
+        token: Some(Token(41)),
+        spec: Spec {
+            run: Run::Migrate(Right(39)),
+            task: Some(Task { key: key(), phase: TaskPhase::Run, name: "plugin-enable".into(), params }),
+            proof: Some(proof()),
+        },
+    }
+}
+
+pub(crate) fn observed() -> Observed {
+    Observed {
+        applied: Generation(42),
+        boot: BootId("boot".into()),
+        app: AppState::Crashed("exit status 1".into()),
+        launched: Some(Generation(40)),
+        code: Some(Version("2.2.15".into())),
+        database: Some(DatabaseFacts {
+            identity: "7/shop".into(),
+            version: Some(Version("2.2.14".into())),
+            empty: true,
+        }),
+        foreign: vec![Foreign { pid: 7, owner: "root".into(), command: "node index.js".into() }],
+        holders: vec![Token(41), Token(43)],
+        task: Some((key(), TaskPhase::Check, TaskResult::Failed("no such plugin".into()))),
+        proved: Some(proof()),
+        unproved: Some("the app does not answer".into()),
+    }
+}
+
+pub(crate) fn greeting() -> Greeting {
+    Greeting { fleet: fleet(), node: node("a"), registration: registration(), version: "0.1.0".into() }
+}
+
+pub(crate) fn registration() -> Registration {
+    Registration {
+        incarnation: Incarnation(u64::MAX),
+        lineage: vec![Incarnation(1), Incarnation(u64::MAX)],
+        fresh: true,
+        machine: MachineId("machine".into()),
+        boot: BootId("boot".into()),
+        address: "127.0.0.1:7411".into(),
+    }
+}
+
+pub(crate) fn submission() -> Submission {
+    Submission {
+        by: "root@host".into(),
+        reason: "new plugin".into(),
+        wait: Some(Millis(30_000)),
+        machine: MachineId("machine".into()),
+    }
+}
+
+pub(crate) fn requests() -> Vec<Request> {
+    vec![
+        Request::Start { install: true, nodes: Some(vec![node("a"), node("b")]) },
+        Request::Start { install: false, nodes: Some(Vec::new()) },
+        Request::Start { install: false, nodes: None },
+        Request::Stop,
+        Request::Hold { mode: HoldMode::Solo, on: Some(node("a")) },
+        Request::Hold { mode: HoldMode::AllStopped, on: None },
+        Request::Plugin { change: PluginChange::Enable, plugin: "acl".into(), on: Some(node("b")) },
+        Request::Plugin { change: PluginChange::Disable, plugin: "acl".into(), on: None },
+    ]
+}
+
+pub(crate) fn operation_view() -> OperationView {
+    OperationView {
+        id: operation(),
+        request: "stop".into(),
+        by: "root@host".into(),
+        reason: "work".into(),
+        status: "blocked".into(),
+        detail: "no contact with b".into(),
+        choices: vec!["give up: soloist operation abort op-1".into()],
+        waits: vec![
+            Wait { node: Some(node("b")), what: "the app to stop".into() },
+            Wait { node: None, what: "x".into() },
+        ],
+        steps: vec![
+            StepView { step: "stop a, b".into(), state: "now".into(), took: Some(Millis(7)) },
+            StepView { step: "grant".into(), state: "ahead".into(), took: None },
+        ],
+        attempt: 2,
+        token: Some(Token(41)),
+        solo: Some(node("a")),
+        granted: true,
+        holder_lost: true,
+        ended: true,
+        left_out: BTreeMap::from([(node("b"), "does not answer".to_owned())]),
+        submitted_wall_ms: 1_700_000_000_000,
+        age: Millis(90_000),
+    }
+}
+
+pub(crate) fn fleet_view() -> FleetView {
+    FleetView {
+        fleet: fleet(),
+        active: true,
+        desired: Desired::Run,
+        database: Some(DatabaseRecord { identity: "7/shop".into(), version: Some(Version("2.2.15".into())) }),
+        now: Time(123_456),
+        lock: LockView {
+            held: true,
+            operation: Some(operation()),
+            token: Some(Token(41)),
+            age: Some(Millis(7)),
+            since_wall_ms: Some(1_700_000_000_000),
+            by: Some("root@host".into()),
+            reason: Some("work".into()),
+        },
+        nodes: vec![NodeView {
+            node: node("a"),
+            machine: MachineId("machine".into()),
+            address: "127.0.0.1:7411".into(),
+            wanted: "plain".into(),
+            app: "starting".into(),
+            detail: "load plugin 9/77".into(),
+            proven_stopped: true,
+            acknowledged: true,
+            heard: Some(Millis(100)),
+            lost: true,
+            code: Some("2.2.15".into()),
+            foreign: vec!["pid 7".into()],
+        }],
+        current: Some(operation_view()),
+        queue: vec![operation_view()],
+    }
+}

@@ -1,0 +1,318 @@
+//! A whole system on loopback: three coordinators, agents, and the stand-in app.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Cli, Daemon, bin, get_json, kill_marked, until};
+
+/// How a fleet is set up.
+#[derive(Debug, Clone)]
+pub struct FleetOptions {
+    /// How many coordinators.
+    pub members: usize,
+    /// How many nodes.
+    pub nodes: usize,
+    /// Extra arguments of every stand-in app.
+    pub app_args: Vec<String>,
+    /// Timeouts, as lines of the table `[fleet_defaults]`.
+    pub policy: String,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        Self {
+            members: 3,
+            nodes: 3,
+            app_args: vec!["--start-delay-ms".into(), "600".into(), "--task-delay-ms".into(), "500".into(), "--migrate-delay-ms".into(), "800".into()],
+            policy: "contact_timeout = \"4s\"\npre_grant_timeout = \"60s\"\naccept_timeout = \"5s\"\nlease = \"6s\"\n\
+                     gather_timeout = \"5s\"\nstart_timeout = \"30s\"\nstop_timeout = \"20s\"\ntask_timeout = \"30s\"\n"
+                .into(),
+        }
+    }
+}
+
+/// A running system. Everything ends when it is dropped.
+#[derive(Debug)]
+pub struct Fleet {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Name of the fleet, unique on this machine.
+    pub name: String,
+    /// The coordinators, by member id less one; `None` while one is down.
+    pub members: Vec<Option<Daemon>>,
+    /// The agents, by node number less one.
+    pub agents: Vec<Option<Daemon>>,
+    /// gRPC ports of the coordinators.
+    pub grpc: Vec<u16>,
+    /// HTTP ports of the coordinators.
+    pub http: Vec<u16>,
+    /// HTTP ports of the agents.
+    pub agent_http: Vec<u16>,
+    /// Ports of the apps.
+    pub apps: Vec<u16>,
+    _temp: tempfile::TempDir,
+}
+
+/// Ports that nobody listened on a moment ago.
+///
+/// # Panics
+/// When there are none.
+#[must_use]
+pub fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("a bound socket has an address").port()).collect()
+}
+
+impl Fleet {
+    /// Starts coordinators and agents; nothing of the app runs yet.
+    ///
+    /// # Panics
+    /// When they do not come up.
+    #[must_use]
+    pub fn start(options: &FleetOptions) -> Self {
+        let mut fleet = Self::prepare(options);
+        for member in 0..options.members {
+            fleet.start_member(member);
+        }
+        for node in 0..options.nodes {
+            fleet.start_agent(node);
+        }
+        fleet.until("the enrolment of every agent", 30, |status| {
+            status["nodes"].as_array().is_some_and(|nodes| nodes.len() == options.nodes)
+        });
+        fleet
+    }
+
+    /// Writes the configuration; starts nothing.
+    ///
+    /// # Panics
+    /// When the folder cannot be written.
+    #[must_use]
+    pub fn prepare(options: &FleetOptions) -> Self {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let folder = temp.path().to_owned();
+        let ports = free_ports(options.members * 2 + options.nodes * 2);
+        let (grpc, rest) = ports.split_at(options.members);
+        let (http, rest) = rest.split_at(options.members);
+        let (agent_http, apps) = rest.split_at(options.nodes);
+        let name = format!("t{}-{}", std::process::id(), ports[0]);
+        let fleet = Self {
+            name,
+            members: (0..options.members).map(|_| None).collect(),
+            agents: (0..options.nodes).map(|_| None).collect(),
+            grpc: grpc.to_vec(),
+            http: http.to_vec(),
+            agent_http: agent_http.to_vec(),
+            apps: apps.to_vec(),
+            folder,
+            _temp: temp,
+        };
+        fleet.write(options);
+        fleet
+    }
+
+    fn write(&self, options: &FleetOptions) {
+        let save = |name: String, text: &str| {
+            std::fs::write(self.folder.join(name), text).expect("a file in a temporary folder can be written");
+        };
+        let mut list = String::new();
+        for (at, port) in self.grpc.iter().enumerate() {
+            let _ = writeln!(list, "{} = \"127.0.0.1:{port}\"", at + 1);
+        }
+        for at in 0..self.grpc.len() {
+            let text = format!(
+                "id = {}\ndata = \"{}\"\nlisten = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n[members]\n{list}\n[fleet_defaults]\n{}",
+                at + 1,
+                self.folder.join(format!("member-{}", at + 1)).display(),
+                self.grpc[at],
+                self.http[at],
+                options.policy,
+            );
+            save(format!("coordinator-{}.toml", at + 1), &text);
+        }
+        let storage = self.folder.join("storage");
+        std::fs::create_dir_all(&storage).expect("a folder in a temporary folder can be made");
+        save("boot-id".into(), "boot-1\n");
+        self.write_credential();
+        for at in 0..self.apps.len() {
+            save(format!("agent-{}.toml", at + 1), &self.agent_config(at, &storage, &options.app_args));
+        }
+    }
+
+    fn write_credential(&self) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.folder.join("credential");
+        std::fs::write(&path, "account = \"admin@nocobase.com\"\npassword = \"admin123\"\n").expect("a file can be written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a mode can be set");
+    }
+
+    /// The configuration of one agent.
+    #[must_use]
+    pub fn agent_config(&self, at: usize, storage: &Path, app_args: &[String]) -> String {
+        let program = bin("soloist");
+        let database = self.folder.join("database.json");
+        let (database, storage) = (database.to_string_lossy(), storage.to_string_lossy());
+        let files = ["--database", &*database, "--storage", &*storage];
+        let port = self.apps[at].to_string();
+        let mut start = vec!["stand-in".to_owned(), "start".to_owned(), "--port".to_owned(), port];
+        start.extend(files.iter().map(ToString::to_string));
+        start.extend(app_args.iter().cloned());
+        let facts: Vec<String> =
+            ["stand-in", "facts"].iter().chain(files.iter()).map(ToString::to_string).collect();
+        let list = |args: &[String]| {
+            let all = std::iter::once(program.to_string_lossy().into_owned()).chain(args.iter().cloned());
+            all.map(|arg| format!("\"{arg}\"")).collect::<Vec<_>>().join(", ")
+        };
+        let migrate: Vec<String> = start.iter().cloned().chain(["--quickstart".to_owned()]).collect();
+        let coordinators =
+            self.grpc.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect::<Vec<_>>().join(", ");
+        let folder = self.folder.join(format!("node-{}", at + 1));
+        std::fs::create_dir_all(&folder).expect("a folder in a temporary folder can be made");
+        format!(
+            "fleet = \"{name}\"\nnode = \"node-{number}\"\ndata_dir = \"{data}\"\ncoordinators = [{coordinators}]\n\
+             http = \"127.0.0.1:{http}\"\ngrace_secs = 5\nboot_id_file = \"{boot}\"\n\n[app]\nprofile = \"generic\"\n\
+             command = [{plain}]\nmigrate_command = [{migrate}]\nfacts_command = [{facts}]\ncwd = \"{cwd}\"\n\
+             api_url = \"http://127.0.0.1:{app}/api/\"\ncredential = \"{credential}\"\n\
+             [app.plugin_routes]\n\"@nocobase/plugin-map\" = \"map-configuration:get?type=amap\"\n",
+            name = self.name,
+            number = at + 1,
+            data = self.folder.join(format!("agent-{}", at + 1)).display(),
+            http = self.agent_http[at],
+            boot = self.folder.join("boot-id").display(),
+            plain = list(&start),
+            migrate = list(&migrate),
+            facts = list(&facts),
+            cwd = folder.display(),
+            app = self.apps[at],
+            credential = self.folder.join("credential").display(),
+        )
+    }
+
+    /// Starts a coordinator, by member id less one.
+    pub fn start_member(&mut self, at: usize) {
+        let config = self.folder.join(format!("coordinator-{}.toml", at + 1));
+        let log = self.folder.join(format!("coordinator-{}.log", at + 1));
+        let config = config.to_string_lossy().into_owned();
+        self.members[at] = Some(Daemon::start(&bin("soloist-coordinator"), &["--config", &config], &log));
+    }
+
+    /// Starts an agent, by node number less one.
+    pub fn start_agent(&mut self, at: usize) {
+        let config = self.folder.join(format!("agent-{}.toml", at + 1));
+        let log = self.folder.join(format!("agent-{}.log", at + 1));
+        let config = config.to_string_lossy().into_owned();
+        self.agents[at] = Some(Daemon::start(&bin("soloist-agent"), &["--config", &config], &log));
+    }
+
+    /// The command line of this system.
+    #[must_use]
+    pub fn cli(&self) -> Cli {
+        let endpoints: Vec<String> = self.grpc.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        Cli { program: bin("soloist"), endpoints: endpoints.join(","), fleet: self.name.clone() }
+    }
+
+    /// The member that leads, by its id less one.
+    ///
+    /// # Panics
+    /// When none does within ten seconds.
+    #[must_use]
+    pub fn leader(&self) -> usize {
+        let cli = self.cli();
+        until("a leader", Duration::from_secs(10), || self.logs(), || {
+            let leader = cli.status()?["freshness"]["leader"].as_u64()?;
+            usize::try_from(leader).ok()?.checked_sub(1)
+        })
+    }
+
+    /// Waits until the status satisfies the condition, and gives it.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn until(&self, what: &str, secs: u64, condition: impl Fn(&Value) -> bool) -> Value {
+        let cli = self.cli();
+        let state = || format!("{}\n{}", cli.run(&["status"]).stdout, self.logs());
+        until(what, Duration::from_secs(secs), state, || cli.status().filter(|status| condition(status)))
+    }
+
+    /// Waits until every node serves and the lock is free.
+    pub fn until_whole(&self) {
+        let count = self.apps.len();
+        self.until("the whole fleet serving", 60, |status| whole(status, count));
+    }
+
+    /// The status of an agent, from itself.
+    #[must_use]
+    pub fn agent_status(&self, at: usize) -> Option<Value> {
+        get_json(self.agent_http[at], "/status")
+    }
+
+    /// The stand-in's database.
+    #[must_use]
+    pub fn database(&self) -> Value {
+        let text = std::fs::read_to_string(self.folder.join("database.json")).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// The entry in the environment of every process of a node's app.
+    #[must_use]
+    pub fn marker(&self, at: usize) -> String {
+        format!("SOLOIST_NODE={}/node-{}", self.name, at + 1)
+    }
+
+    /// The ends of all logs, for a failing test.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut logs = BTreeMap::new();
+        for (kind, list) in [("coordinator", &self.members), ("agent", &self.agents)] {
+            for (at, daemon) in list.iter().enumerate() {
+                let text = daemon.as_ref().map(Daemon::log).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().filter(|line| !line.contains("openraft")).collect();
+                let end = lines.len().saturating_sub(12);
+                logs.insert(format!("{kind}-{}", at + 1), lines[end..].join("\n"));
+            }
+        }
+        logs.into_iter().map(|(name, text)| format!("--- {name}\n{text}\n")).collect()
+    }
+
+    /// As a power cut: everything is killed at once, and the boot id changes.
+    ///
+    /// # Panics
+    /// When the boot id cannot be written.
+    pub fn power_cut(&mut self) {
+        for daemon in self.agents.iter_mut().chain(self.members.iter_mut()) {
+            if let Some(mut daemon) = daemon.take() {
+                daemon.kill();
+            }
+        }
+        for at in 0..self.apps.len() {
+            kill_marked(&self.marker(at));
+        }
+        let path = self.folder.join("boot-id");
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        std::fs::write(path, format!("{}-again\n", before.trim())).expect("the boot id can be written");
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.agents.clear();
+        self.members.clear();
+        for at in 0..self.apps.len() {
+            kill_marked(&self.marker(at));
+        }
+    }
+}
+
+/// Whether a status says that all `count` nodes serve and nobody holds the lock.
+#[must_use]
+pub fn whole(status: &Value, count: usize) -> bool {
+    let nodes = status["nodes"].as_array();
+    status["lock"]["held"] == false
+        && nodes.is_some_and(|nodes| nodes.len() == count && nodes.iter().all(|node| node["app"] == "serving" && node["wanted"] == "plain"))
+}

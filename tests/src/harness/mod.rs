@@ -1,0 +1,50 @@
+//! Runs Soloist's real programs: coordinators, agents and the command line, as processes of their own.
+
+mod cli;
+mod daemon;
+mod fleet;
+mod http;
+pub mod load;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub use cli::{Cli, Output};
+pub use daemon::{Daemon, kill_marked, marked};
+pub use fleet::{Fleet, FleetOptions, free_ports, whole};
+pub use http::{get, get_json, head};
+
+/// The folder with Soloist's programs: `SOLOIST_BIN`, else where cargo put them for these tests.
+///
+/// # Panics
+/// When they were not built.
+#[must_use]
+pub fn bin(name: &str) -> PathBuf {
+    let folder = std::env::var_os("SOLOIST_BIN").map(PathBuf::from).unwrap_or_else(|| {
+        let test = std::env::current_exe().expect("a running program has a path");
+        test.ancestors().nth(2).expect("tests lie in target/<profile>/deps").to_owned()
+    });
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: build it first with cargo build", path.display());
+    path
+}
+
+/// Waits until `condition` gives something.
+///
+/// # Panics
+/// When it does not within `limit`; says `what` was waited for and `state` at the end.
+pub fn until<T>(
+    what: &str,
+    limit: Duration,
+    state: impl Fn() -> String,
+    mut condition: impl FnMut() -> Option<T>,
+) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(began.elapsed() < limit, "{what} did not happen within {} s: {}", limit.as_secs(), state());
+        std::thread::sleep(Duration::from_millis(25));
+    }
+}
