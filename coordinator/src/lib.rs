@@ -25,6 +25,7 @@ mod http;
 mod leader;
 mod memory;
 mod metrics;
+mod notice;
 mod peers;
 mod proposer;
 pub mod raft;

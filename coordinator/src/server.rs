@@ -16,6 +16,7 @@ use crate::{
     leader::{self, Leadership},
     memory::Memory,
     metrics::Metrics,
+    notice,
     peers::Peers,
     raft::{HandOver, OpenError, RaftNode, RaftOptions},
     shared::Shared,
@@ -111,8 +112,11 @@ impl Coordinator {
                 }
             }));
         }
-        let duties =
-            vec![tokio::spawn(leader::duty(shared.clone())), tokio::spawn(contact::telling(shared.clone()))];
+        let duties = vec![
+            tokio::spawn(leader::duty(shared.clone())),
+            tokio::spawn(contact::telling(shared.clone())),
+            tokio::spawn(notice::noticing(shared.clone())),
+        ];
         Ok(Coordinator { shared, listen, http: http_at, health, close, servers, duties })
     }
 

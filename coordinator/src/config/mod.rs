@@ -21,8 +21,8 @@ use soloist_core::policy::Policy;
 /// underscores, as in `SOLOIST_COORDINATOR_FLEET_DEFAULTS__LEASE`.
 pub const ENV_PREFIX: &str = "SOLOIST_COORDINATOR_";
 
-/// What is logged by default: the consensus library says a lot about itself at `info`.
-const LOG: &str = "info,openraft=warn";
+/// What is logged by default: the consensus library warns at every heartbeat that fails; `notice` says it once.
+const LOG: &str = "info,openraft=error";
 
 /// Soloist's coordinator: keeps a NocoBase fleet safe while it is being changed.
 ///
@@ -66,7 +66,7 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub join: bool,
-    /// What to log, for example "info" or "soloist_coordinator=debug" [default: info,openraft=warn]
+    /// What to log, for example "info" or "soloist_coordinator=debug" [default: info,openraft=error]
     #[arg(long, value_name = "FILTER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,

@@ -1,0 +1,65 @@
+//! Soloist with the real thing: NocoBase, PostgreSQL, Redis, three coordinators, three agents.
+//!
+//! The scenarios share one fleet and run in order, so this test has a `main` of its own; it prints what cargo's own harness
+//! would. `cargo test -p soloist-tests --test nocobase -- c` runs those whose names begin with c, after what they need.
+
+mod scenarios;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use world::World;
+
+type Scenario = (&'static str, fn(&mut World));
+
+const SCENARIOS: [Scenario; 9] = [
+    ("a_first_start_installs_once_then_starts_the_others", scenarios::first_start),
+    ("c_plugin_change_under_load_with_the_leader_killed", scenarios::plugin_under_load),
+    ("d_external_holders_solo_and_all_stopped", scenarios::holders),
+    ("d_external_holders_killed_in_the_middle", scenarios::holders_killed),
+    ("e_agent_of_the_solo_node_killed", scenarios::agent_killed),
+    ("g_a_node_started_by_hand_blocks_the_grant", scenarios::foreign),
+    ("b_power_cut_and_missing_quorum", scenarios::power_cut),
+    ("f_empty_or_older_database_starts_nothing", scenarios::wrong_database),
+    ("h_without_soloist_the_first_start_fails", scenarios::counter_example),
+];
+
+#[expect(clippy::print_stdout, reason = "this is the test's own harness")]
+fn main() -> ExitCode {
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    if std::env::args().any(|arg| arg == "--list") {
+        SCENARIOS.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let chosen = |name: &str| filter.as_ref().is_none_or(|filter| name.starts_with(filter.as_str()));
+    println!("\nrunning {} tests", SCENARIOS.iter().filter(|(name, _)| chosen(name)).count());
+    let began = Instant::now();
+    let mut world = World::new();
+    let (mut passed, mut failed) = (0, 0);
+    for (name, scenario) in SCENARIOS.iter().filter(|(name, _)| chosen(name)) {
+        let at = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            world.begin();
+            scenario(&mut world);
+        }));
+        world.end();
+        let secs = at.elapsed().as_secs_f32();
+        if result.is_ok() {
+            passed += 1;
+            println!("test {name} ... ok ({secs:.1} s)");
+        } else {
+            failed += 1;
+            println!("test {name} ... FAILED ({secs:.1} s)\n{}", world.logs());
+            break;
+        }
+    }
+    drop(world);
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out; finished in {:.2}s\n",
+        began.elapsed().as_secs_f32()
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
