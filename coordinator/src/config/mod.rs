@@ -26,7 +26,7 @@ const LOG: &str = "info,openraft=error";
 
 /// Soloist's coordinator: keeps a NocoBase fleet safe while it is being changed.
 ///
-/// Every flag is also a key of the configuration file and, as SOLOIST_COORDINATOR_<KEY>, an environment variable.
+/// Every flag is also a key of the configuration file and, as `SOLOIST_COORDINATOR_KEY`, an environment variable.
 #[derive(Debug, Clone, Default, Parser, Serialize)]
 #[command(name = "soloist-coordinator", version)]
 pub struct Flags {

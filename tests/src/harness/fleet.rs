@@ -66,7 +66,10 @@ pub struct Fleet {
 pub fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("a bound socket has an address").port()).collect()
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("a bound socket has an address").port())
+        .collect()
 }
 
 impl Fleet {
@@ -119,7 +122,8 @@ impl Fleet {
 
     fn write(&self, options: &FleetOptions) {
         let save = |name: String, text: &str| {
-            std::fs::write(self.folder.join(name), text).expect("a file in a temporary folder can be written");
+            std::fs::write(self.folder.join(name), text)
+                .expect("a file in a temporary folder can be written");
         };
         let mut list = String::new();
         for (at, port) in self.grpc.iter().enumerate() {
@@ -148,7 +152,8 @@ impl Fleet {
     fn write_credential(&self) {
         use std::os::unix::fs::PermissionsExt as _;
         let path = self.folder.join("credential");
-        std::fs::write(&path, "account = \"admin@nocobase.com\"\npassword = \"admin123\"\n").expect("a file can be written");
+        std::fs::write(&path, "account = \"admin@nocobase.com\"\npassword = \"admin123\"\n")
+            .expect("a file can be written");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a mode can be set");
     }
 
@@ -224,10 +229,15 @@ impl Fleet {
     #[must_use]
     pub fn leader(&self) -> usize {
         let cli = self.cli();
-        until("a leader", Duration::from_secs(10), || self.logs(), || {
-            let leader = cli.status()?["freshness"]["leader"].as_u64()?;
-            usize::try_from(leader).ok()?.checked_sub(1)
-        })
+        until(
+            "a leader",
+            Duration::from_secs(10),
+            || self.logs(),
+            || {
+                let leader = cli.status()?["freshness"]["leader"].as_u64()?;
+                usize::try_from(leader).ok()?.checked_sub(1)
+            },
+        )
     }
 
     /// Waits until the status satisfies the condition, and gives it.
@@ -314,5 +324,8 @@ impl Drop for Fleet {
 pub fn whole(status: &Value, count: usize) -> bool {
     let nodes = status["nodes"].as_array();
     status["lock"]["held"] == false
-        && nodes.is_some_and(|nodes| nodes.len() == count && nodes.iter().all(|node| node["app"] == "serving" && node["wanted"] == "plain"))
+        && nodes.is_some_and(|nodes| {
+            nodes.len() == count
+                && nodes.iter().all(|node| node["app"] == "serving" && node["wanted"] == "plain")
+        })
 }

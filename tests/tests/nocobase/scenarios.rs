@@ -30,7 +30,8 @@ pub(crate) fn first_start(world: &mut World) {
     let served = wall(&events, |event| event["text"] == "app serving");
     let seen = world.seen();
     seen.agree();
-    let mut starts: Vec<_> = seen.processes.intervals.iter().map(|interval| (interval.start, interval.label.clone())).collect();
+    let mut starts: Vec<_> =
+        seen.processes.intervals.iter().map(|interval| (interval.start, interval.label.clone())).collect();
     starts.sort();
     let first_serves = seen.window(served, served).from;
     assert_eq!(starts.len(), NODES, "{starts:?}");
@@ -99,7 +100,11 @@ pub(crate) fn plugin_under_load(world: &mut World) {
     let solo = solo(world);
     let seen = world.seen();
     seen.alone(seen.window(grant, end), Some(&solo));
-    tell(&format!("the leader (member {}) was killed; from grant to release {solo} was alone for {} ms", leader + 1, end - grant));
+    tell(&format!(
+        "the leader (member {}) was killed; from grant to release {solo} was alone for {} ms",
+        leader + 1,
+        end - grant
+    ));
 }
 
 /// `run --solo` with a client of the running app, `run --all-stopped` with NocoBase's own command.
@@ -108,7 +113,10 @@ pub(crate) fn holders(world: &mut World) {
     let from = last_index(world);
     let url = "http://127.0.0.1:$((13200 + ${SOLOIST_SOLO_NODE#node-}))/api/app:getInfo";
     let script = format!("test -n \"$SOLOIST_FENCING_TOKEN\" && sleep 2 && curl -sf {url}");
-    let output = world.cli.run(&["run", "--solo", "--reason", "a client of the app", "--", "bash", "-c", &script]).expect(0);
+    let output = world
+        .cli
+        .run(&["run", "--solo", "--reason", "a client of the app", "--", "bash", "-c", &script])
+        .expect(0);
     assert!(output.stdout.contains(VERSION), "{output:?}");
     world.until_whole();
     let (grant, end) = exclusive(world, from);
@@ -116,19 +124,30 @@ pub(crate) fn holders(world: &mut World) {
     seen.alone(seen.window(grant, end), Some(&solo(world)));
 
     let from = last_index(world);
-    assert_eq!(world.sql("nocobase", "select count(*) from \"applicationPlugins\" where name = 'embed'"), "1");
+    assert_eq!(
+        world.sql("nocobase", "select count(*) from \"applicationPlugins\" where name = 'embed'"),
+        "1"
+    );
     let folder = world.lab.join("nodes/1").to_string_lossy().into_owned();
     let command = format!("cd '{folder}' && exec node_modules/.bin/nocobase pm remove embed");
     let output = world.cli.run(&["run", "--all-stopped", "--", "bash", "-c", &command]);
     assert_eq!(output.code, 0, "{output:?}");
     world.until_whole();
-    assert_eq!(world.sql("nocobase", "select count(*) from \"applicationPlugins\" where name = 'embed'"), "0");
+    assert_eq!(
+        world.sql("nocobase", "select count(*) from \"applicationPlugins\" where name = 'embed'"),
+        "0"
+    );
     let (grant, end) = exclusive(world, from);
     let seen = world.seen();
     seen.agree();
     let window = seen.window(grant, end);
-    let others: Vec<&str> = seen.processes.labels(window).into_iter().filter(|label| label.starts_with("node-")).collect();
-    assert!(others.is_empty() && seen.processes.max_concurrent(window) <= 1, "{}", seen.processes.timeline(window, 80));
+    let others: Vec<&str> =
+        seen.processes.labels(window).into_iter().filter(|label| label.starts_with("node-")).collect();
+    assert!(
+        others.is_empty() && seen.processes.max_concurrent(window) <= 1,
+        "{}",
+        seen.processes.timeline(window, 80)
+    );
 }
 
 /// Both again, with the command and its command line killed in the middle.
@@ -208,15 +227,23 @@ pub(crate) fn foreign(world: &mut World) {
         .stderr(Stdio::null())
         .spawn()
         .expect("yarn can be started");
-    let found = |status: &Value| status["nodes"][1]["foreign"].as_array().is_some_and(|list| !list.is_empty());
+    let found =
+        |status: &Value| status["nodes"][1]["foreign"].as_array().is_some_and(|list| !list.is_empty());
     let status = world.until("the foreign process named", 60, found);
     let text = status["nodes"][1]["foreign"].to_string();
     assert!(text.contains("pid ") && text.contains("root"), "{text}");
     let change = if world.map_is_loaded(0) { "disable" } else { "enable" };
-    let mut command =
-        world.cli.command(&["plugin", change, "@nocobase/plugin-map"]).stderr(Stdio::piped()).spawn().expect("it can be started");
+    let mut command = world
+        .cli
+        .command(&["plugin", change, "@nocobase/plugin-map"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it can be started");
     let status = world.until("the block", 120, |status| status["current"]["status"] == "blocked");
-    assert!(status["current"]["detail"].as_str().is_some_and(|text| text.contains("foreign process")), "{status}");
+    assert!(
+        status["current"]["detail"].as_str().is_some_and(|text| text.contains("foreign process")),
+        "{status}"
+    );
     assert_eq!(status["current"]["granted"], false, "{status}");
     assert!(command.try_wait().expect("it can be asked").is_none(), "the command waits");
     assert!(!marked("SOLOIST_TEST_BY_HAND=1").is_empty(), "nobody killed what a person started");
@@ -244,7 +271,8 @@ pub(crate) fn power_cut(world: &mut World) {
     world.until_whole();
     assert_eq!(world.sql("nocobase", "select count(*) from migrations"), migrations);
     assert_eq!(world.sql("nocobase", "select count(*) from \"systemSettings\""), "1");
-    let migrated = world.seen().processes.intervals.iter().any(|interval| interval.command.contains("--quickstart"));
+    let migrated =
+        world.seen().processes.intervals.iter().any(|interval| interval.command.contains("--quickstart"));
     assert!(!migrated, "nothing may migrate after a power cut");
 
     // The same with two of three coordinators missing for a minute.
@@ -264,7 +292,10 @@ pub(crate) fn power_cut(world: &mut World) {
     assert_eq!(refused.code, 69, "{refused:?}");
     // The minute is the point of this scenario: it is watched, not waited for.
     while wall_ms() < from + 60_000 {
-        assert!((0..NODES).all(|at| marked(&World::marker(at)).is_empty()), "something starts without a quorum");
+        assert!(
+            (0..NODES).all(|at| marked(&World::marker(at)).is_empty()),
+            "something starts without a quorum"
+        );
         std::thread::sleep(Duration::from_millis(500));
     }
     world.start_members(&[1, 2]);
@@ -401,7 +432,10 @@ fn waits_for_holder(status: &Value) -> bool {
 fn solo(world: &World) -> String {
     let list = world.cli.run(&["operation", "list", "-o", "json"]).expect(0).json();
     let operations = list["operations"].as_array().cloned().unwrap_or_default();
-    operations.iter().find_map(|operation| operation["solo"].as_str().map(ToOwned::to_owned)).expect("an operation with a solo node")
+    operations
+        .iter()
+        .find_map(|operation| operation["solo"].as_str().map(ToOwned::to_owned))
+        .expect("an operation with a solo node")
 }
 
 fn last_index(world: &World) -> u64 {
@@ -409,20 +443,26 @@ fn last_index(world: &World) -> u64 {
 }
 
 fn wall(events: &[Value], found: impl Fn(&Value) -> bool) -> u64 {
-    let event = events.iter().find(|event| found(event)).unwrap_or_else(|| panic!("no such event in {events:?}"));
+    let event =
+        events.iter().find(|event| found(event)).unwrap_or_else(|| panic!("no such event in {events:?}"));
     event["wall_ms"].as_u64().expect("events have a wall clock")
 }
 
 /// From grant to the end of the exclusive part of the first operation after `from`, by the wall clock.
 fn exclusive(world: &World, from: u64) -> (u64, u64) {
-    let events: Vec<Value> =
-        world.events().into_iter().filter(|event| event["index"].as_u64().is_some_and(|index| index > from)).collect();
+    let events: Vec<Value> = world
+        .events()
+        .into_iter()
+        .filter(|event| event["index"].as_u64().is_some_and(|index| index > from))
+        .collect();
     let text = |event: &Value| event["text"].as_str().unwrap_or_default().to_owned();
     let grant = wall(&events, |event| text(event).starts_with("granted"));
-    let after: Vec<Value> = events.into_iter().skip_while(|event| !text(event).starts_with("granted")).collect();
-    let proved = after.iter().find(|event| text(event).starts_with("done: prove")).or_else(|| {
-        after.iter().find(|event| text(event).starts_with("holder released"))
-    });
+    let after: Vec<Value> =
+        events.into_iter().skip_while(|event| !text(event).starts_with("granted")).collect();
+    let proved = after
+        .iter()
+        .find(|event| text(event).starts_with("done: prove"))
+        .or_else(|| after.iter().find(|event| text(event).starts_with("holder released")));
     let end = proved.and_then(|event| event["wall_ms"].as_u64()).expect("the exclusive part has ended");
     assert!(!FLEET.is_empty() && end >= grant);
     (grant, end)

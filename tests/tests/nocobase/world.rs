@@ -48,8 +48,12 @@ pub struct Seen {
 impl World {
     /// Prepares the lab: packages, NocoBase, PostgreSQL, Redis, configurations. Starts neither coordinators nor agents.
     pub fn new() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository").to_owned();
-        let cache = std::env::var_os("SOLOIST_NOCOBASE_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("the tests lie in the repository")
+            .to_owned();
+        let cache =
+            std::env::var_os("SOLOIST_NOCOBASE_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from);
         let lab = root.join(".cache/lab-test");
         let endpoints: Vec<String> = (1..=3).map(|at| format!("127.0.0.1:{}", 7400 + OFFSET + at)).collect();
         let cli = Cli { program: bin("soloist"), endpoints: endpoints.join(","), fleet: FLEET.into() };
@@ -158,7 +162,9 @@ impl World {
             let config = self.lab.join(format!("etc/coordinator-{}.toml", at + 1));
             let log = self.lab.join(format!("log/soloist-coordinator-{}.log", at + 1));
             let config = config.to_string_lossy().into_owned();
-            self.members[*at].get_or_insert_with(|| Daemon::start(&bin("soloist-coordinator"), &["--config", &config], &log));
+            self.members[*at].get_or_insert_with(|| {
+                Daemon::start(&bin("soloist-coordinator"), &["--config", &config], &log)
+            });
         }
     }
 
@@ -167,7 +173,8 @@ impl World {
         let config = self.lab.join(format!("etc/agent-{}.toml", at + 1));
         let log = self.lab.join(format!("log/soloist-agent-{}.log", at + 1));
         let config = config.to_string_lossy().into_owned();
-        self.agents[at].get_or_insert_with(|| Daemon::start(&bin("soloist-agent"), &["--config", &config], &log));
+        self.agents[at]
+            .get_or_insert_with(|| Daemon::start(&bin("soloist-agent"), &["--config", &config], &log));
     }
 
     /// Starts everything of Soloist that does not run.
@@ -206,14 +213,27 @@ impl World {
 
     /// The member that leads, by id less one.
     pub fn leader(&self) -> usize {
-        let find = || usize::try_from(self.cli.status()?["freshness"]["leader"].as_u64()?).ok()?.checked_sub(1);
+        let find =
+            || usize::try_from(self.cli.status()?["freshness"]["leader"].as_u64()?).ok()?.checked_sub(1);
         until("a leader", Duration::from_secs(20), || self.logs(), find)
     }
 
     /// One value from the fleet's database.
     pub fn sql(&self, database: &str, query: &str) -> String {
         let output = Command::new("psql")
-            .args(["-h", "127.0.0.1", "-p", &self.postgres_port().to_string(), "-U", "postgres", "-At", "-d", database, "-c", query])
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.postgres_port().to_string(),
+                "-U",
+                "postgres",
+                "-At",
+                "-d",
+                database,
+                "-c",
+                query,
+            ])
             .output()
             .expect("psql can be run");
         assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
@@ -241,13 +261,17 @@ impl World {
 
     /// Whether a node has loaded plugin-map, by its own route.
     pub fn map_is_loaded(&self, at: usize) -> bool {
-        get(self.app_port(at), "/api/map-configuration:get?type=amap").is_some_and(|(status, _)| status != 404)
+        get(self.app_port(at), "/api/map-configuration:get?type=amap")
+            .is_some_and(|(status, _)| status != 404)
     }
 
     /// The main process of a node's app, as its agent knows it.
     pub fn app_pids(&self, at: usize) -> Vec<u64> {
         let status = get_json(self.agent_port(at), "/status").unwrap_or_default();
-        status["pids"].as_array().map(|pids| pids.iter().filter_map(Value::as_u64).collect()).unwrap_or_default()
+        status["pids"]
+            .as_array()
+            .map(|pids| pids.iter().filter_map(Value::as_u64).collect())
+            .unwrap_or_default()
     }
 
     /// The entry in the environment of every process of a node's app.
@@ -264,7 +288,8 @@ impl World {
         }
         (0..NODES).for_each(|at| kill_marked(&Self::marker(at)));
         self.boots += 1;
-        std::fs::write(self.lab.join("boot-id"), format!("boot-{}\n", self.boots)).expect("the lab can be written");
+        std::fs::write(self.lab.join("boot-id"), format!("boot-{}\n", self.boots))
+            .expect("the lab can be written");
     }
 
     /// Events with their wall clock, oldest first.
@@ -313,8 +338,17 @@ impl Seen {
         let sessions = self.sessions.nodes(window);
         match node {
             Some(node) => {
-                assert_eq!((most, labels.as_slice()), (1, [node].as_slice()), "{:?}", self.processes.timeline(window, 80));
-                assert_eq!(sessions.into_iter().collect::<Vec<_>>(), [node], "database sessions while {node} was alone");
+                assert_eq!(
+                    (most, labels.as_slice()),
+                    (1, [node].as_slice()),
+                    "{:?}",
+                    self.processes.timeline(window, 80)
+                );
+                assert_eq!(
+                    sessions.into_iter().collect::<Vec<_>>(),
+                    [node],
+                    "database sessions while {node} was alone"
+                );
             }
             None => {
                 assert!(sessions.is_empty(), "database sessions of {sessions:?} while all were stopped");
@@ -339,10 +373,15 @@ pub fn wall_ms() -> u64 {
 
 /// The node of a process: by its marker, else by the folder it runs in.
 fn label(process: &Process, nodes: &str) -> String {
-    if let Some(marker) = process.variable("SOLOIST_NODE").and_then(|marker| marker.strip_prefix(&format!("{FLEET}/"))) {
+    if let Some(marker) =
+        process.variable("SOLOIST_NODE").and_then(|marker| marker.strip_prefix(&format!("{FLEET}/")))
+    {
         return marker.to_owned();
     }
-    let folder = process.folder.as_ref().and_then(|folder| folder.to_str()?.strip_prefix(nodes).map(ToOwned::to_owned));
+    let folder = process
+        .folder
+        .as_ref()
+        .and_then(|folder| folder.to_str()?.strip_prefix(nodes).map(ToOwned::to_owned));
     match folder {
         Some(rest) => format!("by-hand-{}", rest.trim_matches('/')),
         None => "elsewhere".to_owned(),
@@ -352,5 +391,10 @@ fn label(process: &Process, nodes: &str) -> String {
 /// Waits for something that is not in the status.
 pub fn wait(what: &str, secs: u64, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
-    until(what, Duration::from_secs(secs), || format!("after {} s", began.elapsed().as_secs()), || condition().then_some(()));
+    until(
+        what,
+        Duration::from_secs(secs),
+        || format!("after {} s", began.elapsed().as_secs()),
+        || condition().then_some(()),
+    );
 }

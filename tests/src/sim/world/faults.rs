@@ -1,0 +1,218 @@
+//! What goes wrong, by chance.
+
+use std::collections::BTreeSet;
+
+use soloist_core::State;
+use soloist_core::ids::Incarnation;
+
+use super::super::agent::Host;
+use super::super::app::{App, OTHER_VERSION, Phase, Starter, VERSION};
+use super::{DOWN_MAX, World};
+impl World {
+    pub(super) fn mischief(&mut self) {
+        if self.chance.permille(2) {
+            let member = self.chance.index(self.members.len());
+            match self.chance.between(0, 4) {
+                0 => {
+                    self.leader = None;
+                    self.no_leader_until = self.now + self.chance.between(300, 9_000);
+                    self.note(format!("leader lost until {}", self.no_leader_until));
+                }
+                1 => {
+                    let until = self.now + self.chance.between(500, 9_000);
+                    self.members[member].stalled_until = until;
+                    self.note(format!("member {member} stalls until {until}"));
+                }
+                2 => {
+                    let jump = i64::try_from(self.chance.between(0, 200_000)).unwrap_or(0) - 100_000;
+                    self.members[member].wall_off += jump;
+                    self.note(format!("wall clock of member {member} jumps by {jump} ms"));
+                }
+                3 => {
+                    self.members[member].up = false;
+                    self.members[member].sessions.clear();
+                    self.members[member].contact.clear();
+                    self.members[member].clock.demoted();
+                    let back = self.now + self.chance.between(500, DOWN_MAX);
+                    self.members[member].stalled_until = back;
+                    if self.leader == Some(member) {
+                        self.leader = None;
+                        self.no_leader_until = self.now + self.chance.between(300, 2_000);
+                    }
+                    self.note(format!("member {member} crashes until {back}"));
+                }
+                _ => self.members[member].lag_ms = self.chance.between(0, 3_000),
+            }
+        }
+        for member in 0..self.members.len() {
+            if !self.members[member].up && self.now >= self.members[member].stalled_until {
+                self.members[member].up = true;
+                self.members[member].state = State::default();
+                self.members[member].applied = 0;
+            }
+        }
+        for at in 0..self.hosts.len() {
+            self.host_mischief(at);
+        }
+        if self.chance.permille(3) {
+            let (host, member) = (self.chance.index(self.hosts.len()), self.chance.index(self.members.len()));
+            if self.chance.permille(400) {
+                for member in 0..self.members.len() {
+                    self.cuts.insert((host, member));
+                }
+            } else {
+                self.cuts.insert((host, member));
+            }
+        }
+        if self.chance.permille(8) {
+            self.cuts.clear();
+        }
+        if self.chance.permille(1) && self.chance.permille(250) {
+            if let Some(real) = self.hidden.take() {
+                self.database = real;
+                self.note("the database is back where it was".into());
+            } else if self.database.version.is_some() && self.hosts.iter().all(Host::idle) {
+                self.hidden = Some(std::mem::take(&mut self.database));
+                self.note("the nodes point at an empty database".into());
+            }
+        }
+    }
+
+    pub(super) fn host_mischief(&mut self, at: usize) {
+        if self.hosts[at].up {
+            if self.chance.permille(1) && self.chance.permille(300) {
+                self.power_off(at);
+            }
+            if self.hosts[at].agent_up && self.chance.permille(1) {
+                self.hosts[at].agent_up = false;
+                let lost = self.chance.permille(250);
+                if lost {
+                    self.hosts[at].ledger = soloist_core::agent::Ledger::default();
+                }
+                self.note(format!(
+                    "agent of {} dies{}",
+                    self.hosts[at].name,
+                    if lost { ", its ledger is lost" } else { "" }
+                ));
+            }
+            if self.chance.permille(1) && self.hosts[at].own().is_some_and(|app| app.stops_at.is_none()) {
+                self.note(format!("app of {} crashes", self.hosts[at].name));
+                self.app_ends(at, true);
+            }
+            if self.chance.permille(1) && self.chance.permille(400) {
+                self.start_by_hand(at);
+            }
+            if self.chance.permille(1) && self.chance.permille(60) && self.hosts[at].idle() {
+                self.hosts[at].code = if self.hosts[at].code == VERSION { OTHER_VERSION } else { VERSION };
+                self.hosts[at].facts = None;
+                self.note(format!("code of {} is now {}", self.hosts[at].name, self.hosts[at].code));
+            }
+        } else if self.chance.permille(4) {
+            self.power_on(at);
+        }
+        if self.hosts[at].up && !self.hosts[at].agent_up && self.chance.permille(12) {
+            self.start_agent(at);
+        }
+        // A full power cut.
+        if at == 0 && self.chance.permille(1) && self.chance.permille(40) {
+            self.note("power cut".into());
+            for host in 0..self.hosts.len() {
+                self.power_off(host);
+            }
+        }
+    }
+
+    pub(super) fn power_off(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        host.up = false;
+        host.agent_up = false;
+        host.apps.clear();
+        host.keepers.clear();
+        host.holders.clear();
+        host.ended = None;
+        let name = host.name.clone();
+        for client in self.clients.iter_mut().filter(|client| client.host == at) {
+            client.alive = false;
+            if let Some(work) = &mut client.work {
+                work.ended = true;
+            }
+        }
+        self.note(format!("host of {name} is off"));
+    }
+
+    pub(super) fn power_on(&mut self, at: usize) {
+        self.hosts[at].up = true;
+        self.hosts[at].boot += 1;
+        self.note(format!("host of {} is on, boot {}", self.hosts[at].name, self.hosts[at].boot));
+        self.start_agent(at);
+    }
+
+    pub(super) fn start_agent(&mut self, at: usize) {
+        let incarnation = Incarnation(self.chance.unique());
+        self.runs.insert(incarnation, self.now);
+        let host = &mut self.hosts[at];
+        host.ledger = host.ledger.begin_run(incarnation);
+        host.agent_up = true;
+        host.incarnation = incarnation;
+        host.registered = false;
+        host.session = None;
+        host.sequence = 0;
+        host.last = None;
+        host.acked = 0;
+        host.facts = None;
+        host.busy = None;
+        host.checked = None;
+        host.proved = None;
+        host.next_step = self.now;
+        host.next_scan = self.now;
+        self.note(format!("agent of {} starts", self.hosts[at].name));
+    }
+
+    pub(super) fn start_by_hand(&mut self, at: usize) {
+        let pid = self.pid();
+        let app = App {
+            pid,
+            starter: Starter::Person,
+            launched: None,
+            phase: Phase::Serving,
+            plugins: BTreeSet::new(),
+            stops_at: Some(self.now + self.chance.between(1_000, 15_000)),
+            change: None,
+        };
+        self.hosts[at].apps.push(app);
+        self.note(format!("a person starts process {pid} on {}", self.hosts[at].name));
+    }
+
+    pub(super) fn pid(&mut self) -> u32 {
+        self.next_id += 1;
+        u32::try_from(self.next_id).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn calm(&mut self) {
+        self.note("---- faults end ----".into());
+        self.faults = false;
+        self.cuts.clear();
+        for member in &mut self.members {
+            if !member.up {
+                member.up = true;
+                member.state = State::default();
+                member.applied = 0;
+            }
+            member.stalled_until = 0;
+            member.lag_ms = 50;
+        }
+        if let Some(real) = self.hidden.take() {
+            self.database = real;
+        }
+        for at in 0..self.hosts.len() {
+            let installed = self.database.version.as_deref() == Some(OTHER_VERSION);
+            self.hosts[at].code = if installed { OTHER_VERSION } else { VERSION };
+            self.hosts[at].facts = None;
+            if !self.hosts[at].up {
+                self.power_on(at);
+            } else if !self.hosts[at].agent_up {
+                self.start_agent(at);
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! People and programs that use the fleet.
+
+use soloist_core::Command;
+use soloist_core::command::Submission;
+use soloist_core::ids::{MachineId, OperationId, Token};
+use soloist_core::operation::{Blocked, HoldMode, PluginChange, Request, Status, Step};
+use soloist_core::state::{Desired, Fleet};
+use soloist_core::time::Millis;
+
+use super::super::app::Database;
+use super::super::clients::{Client, Work};
+use super::super::oracle::whole;
+use super::World;
+impl World {
+    pub(super) fn fleet_now(&self) -> Option<&Fleet> {
+        self.master.fleets.get(&self.fleet)
+    }
+
+    pub(super) fn submit(
+        &mut self,
+        request: Request,
+        host: usize,
+        wait: Option<Millis>,
+    ) -> Result<(), String> {
+        self.next_id += 1;
+        let operation = OperationId::new(format!("op-{}", self.next_id)).expect("a plain name");
+        let machine = self.hosts.get(host).map_or(MachineId::default(), |host| host.machine.clone());
+        let submission = Submission { by: "operator".into(), reason: String::new(), wait, machine };
+        let command = Command::Submit {
+            fleet: self.fleet.clone(),
+            operation: operation.clone(),
+            request: request.clone(),
+            submission,
+        };
+        if let Some(outcome) = self.propose(command)?
+            && outcome.reply.is_ok()
+        {
+            let will_crash = self.faults && self.chance.permille(250);
+            self.clients.push(Client {
+                operation,
+                request,
+                alive: true,
+                next_poll: self.now,
+                work: None,
+                will_crash,
+                host,
+                done: false,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn people(&mut self) -> Result<(), String> {
+        for at in 0..self.clients.len() {
+            self.client(at)?;
+        }
+        if self.now < self.person_next {
+            return Ok(());
+        }
+        self.person_next = self.now + self.chance.between(600, 4_000);
+        if self.faults { self.meddle() } else { self.mend() }
+    }
+
+    /// What people do while things go wrong.
+    pub(super) fn meddle(&mut self) -> Result<(), String> {
+        let Some(fleet) = self.fleet_now() else { return Ok(()) };
+        let (active, stopped) = (fleet.active, fleet.desired == Desired::Stop);
+        let unknown = fleet.database.is_none();
+        let host = self.chance.index(self.hosts.len());
+        let on = if self.chance.permille(500) { Some(self.hosts[host].name.clone()) } else { None };
+        let wait =
+            if self.chance.permille(200) { Some(Millis(self.chance.between(1_000, 8_000))) } else { None };
+        if !active || (stopped && self.chance.permille(600)) {
+            let install = unknown && self.chance.permille(900);
+            return self.submit(Request::Start { install, nodes: None }, host, wait);
+        }
+        match self.chance.between(0, 11) {
+            0..=2 => {
+                let change =
+                    if self.chance.permille(500) { PluginChange::Enable } else { PluginChange::Disable };
+                let plugin = format!("plugin-{}", self.chance.between(1, 2));
+                self.submit(Request::Plugin { change, plugin, on }, host, wait)
+            }
+            3 | 4 => self.submit(Request::Hold { mode: HoldMode::Solo, on }, host, wait),
+            5 | 6 => self.submit(Request::Hold { mode: HoldMode::AllStopped, on }, host, wait),
+            7 if self.chance.permille(300) => self.submit(Request::Stop, host, wait),
+            8 => self.submit(Request::Start { install: false, nodes: None }, host, wait),
+            9 => self.intervene(),
+            10 => self.retry(),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn intervene(&mut self) -> Result<(), String> {
+        let Some(operation) = self.fleet_now().and_then(Fleet::current) else { return Ok(()) };
+        let (id, token) = (operation.id.clone(), operation.token.unwrap_or_default());
+        let (fleet, by) = (self.fleet.clone(), "operator".to_owned());
+        let command = if self.chance.permille(700) {
+            Command::Abort { fleet, operation: id, by, reason: "changed my mind".into() }
+        } else if !self.works(token) {
+            // A person takes the lock away only after making sure that the work has ended.
+            Command::ForceRelease { fleet, token, by, reason: "the job is gone".into() }
+        } else {
+            return Ok(());
+        };
+        self.propose(command).map(|_| ())
+    }
+
+    pub(super) fn works(&self, token: Token) -> bool {
+        self.clients
+            .iter()
+            .any(|client| client.work.as_ref().is_some_and(|work| work.token == token && !work.ended))
+    }
+
+    pub(super) fn retry(&mut self) -> Result<(), String> {
+        let Some(operation) = self.fleet_now().and_then(Fleet::current) else { return Ok(()) };
+        let (operation, attempt) = (operation.id.clone(), operation.attempt);
+        let command = Command::Retry { fleet: self.fleet.clone(), operation, attempt, by: "operator".into() };
+        self.propose(command).map(|_| ())
+    }
+
+    /// What people do to bring a fleet back once nothing new goes wrong.
+    pub(super) fn mend(&mut self) -> Result<(), String> {
+        self.person_next = self.now + 3_000;
+        let Some(fleet) = self.fleet_now() else { return Ok(()) };
+        let Some(operation) = fleet.current() else {
+            if !fleet.queue.is_empty() {
+                return Ok(());
+            }
+            if self.database.tables
+                && self.database.version.is_none()
+                && !self.hosts.iter().any(|host| host.own().is_some())
+            {
+                self.note("a person drops the half-installed database".into());
+                self.database = Database::default();
+                return Ok(());
+            }
+            if !whole(fleet, &self.hosts) {
+                let install = fleet.database.is_none() && !self.database.tables;
+                self.stuck_retries = 0;
+                return self.submit(Request::Start { install, nodes: None }, 0, None);
+            }
+            return Ok(());
+        };
+        let (id, token, attempt) =
+            (operation.id.clone(), operation.token.unwrap_or_default(), operation.attempt);
+        let fleet = self.fleet.clone();
+        let by = "operator".to_owned();
+        match operation.status.clone() {
+            Status::Blocked(Blocked::HolderLost) if !self.works(token) => self
+                .propose(Command::ForceRelease { fleet, token, by, reason: "the job is gone".into() })
+                .map(|_| ()),
+            Status::Blocked(_) if self.stuck_retries < 2 => {
+                self.stuck_retries += 1;
+                self.propose(Command::Retry { fleet, operation: id, attempt, by }).map(|_| ())
+            }
+            Status::Blocked(_) => {
+                self.stuck_retries = 0;
+                self.propose(Command::Abort { fleet, operation: id, by, reason: "does not come up".into() })
+                    .map(|_| ())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn client(&mut self, at: usize) -> Result<(), String> {
+        let now = self.now;
+        if self.clients[at].done {
+            return Ok(());
+        }
+        self.work(at)?;
+        if !self.clients[at].alive || now < self.clients[at].next_poll {
+            return Ok(());
+        }
+        self.clients[at].next_poll = now + self.chance.between(100, 500);
+        if self.leader.is_none() {
+            return Ok(());
+        }
+        let id = self.clients[at].operation.clone();
+        let Some(operation) = self.fleet_now().and_then(|fleet| fleet.operation(&id)).cloned() else {
+            return Ok(());
+        };
+        if operation.status.ended() {
+            self.clients[at].alive = false;
+            return Ok(());
+        }
+        let fleet = self.fleet.clone();
+        if matches!(operation.status, Status::Confirming(_)) && self.chance.permille(900) {
+            return self.propose(Command::Confirm { fleet, operation: id }).map(|_| ());
+        }
+        let Request::Hold { mode, .. } = self.clients[at].request else { return Ok(()) };
+        let granted = matches!(operation.step(), Some(Step::Released))
+            && operation.holder.as_ref().is_some_and(|holder| !holder.accepted);
+        let (Some(token), None, true) = (operation.token, &self.clients[at].work, granted) else {
+            return Ok(());
+        };
+        let sent = now;
+        let renewed = self.propose(Command::Renew { fleet, operation: id, token })?;
+        if renewed.is_some_and(|outcome| outcome.reply.is_ok()) {
+            let until = now + self.chance.between(500, 12_000);
+            let deadline = sent + self.policy.lease.0 * 9 / 10;
+            let host = self.clients[at].host;
+            self.clients[at].work = Some(Work {
+                token,
+                mode,
+                until,
+                deadline,
+                next_renewal: now + 2_000,
+                orphan_until: None,
+                ended: false,
+            });
+            self.hosts[host].holders.push((token, u64::MAX));
+            self.note(format!("holder of token {token} works"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn work(&mut self, at: usize) -> Result<(), String> {
+        let now = self.now;
+        let Some(work) = self.clients[at].work.clone().filter(|work| !work.ended) else { return Ok(()) };
+        let host = self.clients[at].host;
+        if let Some(until) = work.orphan_until {
+            if now >= until {
+                self.end_work(at, host, work.token);
+            }
+            return Ok(());
+        }
+        if self.clients[at].will_crash && self.chance.permille(8) {
+            self.clients[at].alive = false;
+            let until = now + self.chance.between(0, 15_000);
+            if let Some(work) = &mut self.clients[at].work {
+                work.orphan_until = Some(until);
+            }
+            self.note(format!("holder of token {} dies, its work goes on until {until}", work.token));
+            return Ok(());
+        }
+        if now >= work.deadline {
+            // The holder's own deadline: it ends its work before anybody could think that the lease is over.
+            self.end_work(at, host, work.token);
+        }
+        let done = now >= work.until;
+        if done {
+            self.end_work(at, host, work.token);
+        }
+        let fleet = self.fleet.clone();
+        let operation = self.clients[at].operation.clone();
+        let ended = self.clients[at].work.as_ref().is_some_and(|work| work.ended);
+        if ended {
+            let command =
+                Command::Release { fleet, operation, token: work.token, outcome: "exit status 0".into() };
+            if self.propose(command)?.is_none()
+                && let Some(work) = &mut self.clients[at].work
+            {
+                work.orphan_until = None;
+                self.clients[at].done = false;
+            }
+            return Ok(());
+        }
+        if now >= work.next_renewal {
+            let sent = now;
+            let answered = self.propose(Command::Renew { fleet, operation, token: work.token })?;
+            if let Some(work) = &mut self.clients[at].work {
+                work.next_renewal = now + 1_000;
+                match answered.map(|outcome| outcome.reply) {
+                    Some(Ok(_)) => work.deadline = sent + self.policy.lease.0 * 9 / 10,
+                    Some(Err(_)) => work.deadline = now,
+                    None => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_work(&mut self, at: usize, host: usize, token: Token) {
+        if let Some(work) = &mut self.clients[at].work {
+            work.ended = true;
+        }
+        self.hosts[host].holders.retain(|(held, _)| *held != token);
+        self.note(format!("work of token {token} has ended"));
+    }
+}
