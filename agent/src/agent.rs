@@ -10,7 +10,7 @@ use soloist_core::agent::{
     Action, AppSeen as CoreApp, Facts as CoreFacts, Health as CoreHealth, Ledger, Seen, accept, observe,
     reconcile, restart_delay,
 };
-use soloist_core::assignment::{Proof, Run, Task, TaskKey, TaskPhase, TaskResult};
+use soloist_core::assignment::{Proof, Run, RunMode, Task, TaskKey, TaskPhase, TaskResult};
 use soloist_core::command::Registration;
 use soloist_core::ids::{BootId, Generation, Incarnation, Launch, MachineId, Version};
 use tokio::sync::{mpsc, watch};
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::driver::{AppSeen, Driver, DriverError, ProcessDriver};
+use crate::driver::{AppCommand, AppSeen, Driver, DriverError, ProcessDriver};
 use crate::host::{Scan, ScanQuery, scan};
 use crate::jobs::{Done, Jobs};
 use crate::ledger::LedgerFile;
@@ -132,8 +132,11 @@ struct Agent {
     scan: Scan,
     launching: bool,
     stopping: bool,
+    /// The command of the next launch: made before a right is spent on it.
+    prepared: Option<(RunMode, AppCommand, Instant)>,
+    preparing: bool,
     /// Why the last launch came to nothing.
-    launch_error: Option<String>,
+    launch_error: Option<(String, Instant)>,
     facts: Option<(Facts, Instant)>,
     facts_wanted: bool,
     facts_reading: bool,
@@ -167,6 +170,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
         scan: Scan::default(),
         launching: false,
         stopping: false,
+        prepared: None,
+        preparing: false,
         launch_error: None,
         facts: None,
         facts_wanted: true,
@@ -321,7 +326,7 @@ impl Agent {
                     .refusal
                     .clone()
                     .or_else(|| facts.database_error.clone().filter(|_| facts.database.is_none()))
-                    .or_else(|| self.launch_error.clone()),
+                    .or_else(|| self.launch_error.as_ref().map(|(why, _)| why.clone())),
             }),
             foreign: self.scan.foreign.clone(),
             holders: self.scan.holders.clone(),
@@ -360,21 +365,7 @@ impl Agent {
         for action in reconcile(self.ledger(), &seen) {
             match action {
                 Action::Stop { may_kill } => self.stop(may_kill)?,
-                Action::Launch { mode, generation } => {
-                    let fresh = self.facts.as_ref().is_some_and(|(_, read)| read.elapsed() < FACTS_FRESH);
-                    if !fresh {
-                        self.facts_wanted = true;
-                        self.look_closer();
-                        continue;
-                    }
-                    let launch = Launch(rand::random());
-                    let next = self.ledger().with_launch(launch, mode, &self.parts.boot);
-                    self.store_under_exec_lock(next)?;
-                    tracing::info!(?mode, %generation, %launch, "app is launched");
-                    self.launching = true;
-                    self.restart_at = None;
-                    self.parts.jobs.launch(launch, mode, generation);
-                }
+                Action::Launch { mode, generation } => self.launch(mode, generation)?,
                 Action::Check(task) => {
                     self.busy = Some(task.clone());
                     self.parts.jobs.task(task, false);
@@ -400,6 +391,34 @@ impl Agent {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Launches once facts and command are fresh; asks for them until then. Nothing is spent before both are there.
+    fn launch(&mut self, mode: RunMode, generation: Generation) -> Result<(), AgentError> {
+        let fresh = self.facts.as_ref().is_some_and(|(_, read)| read.elapsed() < FACTS_FRESH);
+        let prepared =
+            self.prepared.take_if(|(made, _, at)| *made == mode && at.elapsed() < FACTS_FRESH && fresh);
+        let Some((_, command, _)) = prepared else {
+            self.facts_wanted |= !fresh;
+            let old = self
+                .prepared
+                .as_ref()
+                .is_none_or(|(made, _, at)| *made != mode || at.elapsed() >= FACTS_FRESH);
+            if old && !self.preparing {
+                self.preparing = true;
+                self.parts.jobs.prepare(mode);
+            }
+            self.look_closer();
+            return Ok(());
+        };
+        let launch = Launch(rand::random());
+        let next = self.ledger().with_launch(launch, mode, &self.parts.boot);
+        self.store_under_exec_lock(next)?;
+        tracing::info!(?mode, %generation, %launch, "app is launched");
+        self.launching = true;
+        self.restart_at = None;
+        self.parts.jobs.launch(launch, command, generation);
         Ok(())
     }
 
@@ -501,9 +520,14 @@ impl Agent {
                 }
                 self.launch_failed(error.to_string());
             }
-            Done::NoCommand(why) => {
+            Done::Prepared(mode, Ok(command)) => {
+                self.preparing = false;
+                self.launch_error = None;
+                self.prepared = Some((mode, command, Instant::now()));
+            }
+            Done::Prepared(_, Err(why)) => {
                 tracing::error!(%why, "the app cannot be launched");
-                self.launching = false;
+                self.preparing = false;
                 self.launch_failed(why);
             }
             Done::Stopped(result) => {
@@ -516,6 +540,9 @@ impl Agent {
             Done::Facts(facts) => {
                 self.facts_reading = false;
                 self.facts = Some((facts, Instant::now()));
+                if self.launch_error.as_ref().is_some_and(|(_, at)| at.elapsed() >= FACTS_EVERY) {
+                    self.launch_error = None;
+                }
             }
             Done::Looked(prober, health, verdict) => {
                 self.prober = Some(prober);
@@ -572,10 +599,9 @@ impl Agent {
         Ok(())
     }
 
-    /// A launch that came to nothing is shown as a refusal, and tried again after a pause with fresh facts.
+    /// A launch that came to nothing is shown as a refusal, and tried again after a pause.
     fn launch_failed(&mut self, why: String) {
-        self.launch_error = Some(why);
-        self.facts = None;
+        self.launch_error = Some((why, Instant::now()));
     }
 
     // ---- report ----

@@ -9,7 +9,7 @@ use soloist_core::ids::{Generation, Launch, Version};
 use soloist_proto::v1;
 use tokio::sync::mpsc;
 
-use crate::driver::{Driver, DriverError, LaunchPlan, ProcessDriver, StopOutcome};
+use crate::driver::{AppCommand, Driver, DriverError, LaunchPlan, ProcessDriver, StopOutcome};
 use crate::keeper::LogBounds;
 use crate::probe::{Health, Prober, Proven, Verdict};
 use crate::profile::{Facts, Profile};
@@ -27,8 +27,8 @@ pub const RESULTS_MAX: usize = 32;
 pub enum Done {
     /// The app was executed, or was not.
     Launched(Result<(), DriverError>),
-    /// The command to execute could not be made.
-    NoCommand(String),
+    /// The command to execute in this mode was made, or could not be.
+    Prepared(RunMode, Result<AppCommand, String>),
     /// The app was stopped, or was not.
     Stopped(Result<StopOutcome, DriverError>),
     /// Facts were read.
@@ -74,14 +74,19 @@ impl Jobs {
         });
     }
 
-    /// Executes the app; the ledger names the launch already.
-    pub fn launch(&self, launch: Launch, mode: RunMode, generation: Generation) {
+    /// Makes the command to execute; nothing is started.
+    pub fn prepare(&self, mode: RunMode) {
         let this = self.clone();
         self.spawn(async move {
-            let command = match this.profile.command(mode).await {
-                Ok(command) => command,
-                Err(error) => return Done::NoCommand(error.to_string()),
-            };
+            let command = this.profile.command(mode).await.map_err(|error| error.to_string());
+            Done::Prepared(mode, command)
+        });
+    }
+
+    /// Executes the app; the ledger names the launch already.
+    pub fn launch(&self, launch: Launch, command: AppCommand, generation: Generation) {
+        let this = self.clone();
+        self.spawn(async move {
             let (grace, log) = (this.grace, LogBounds::default());
             let plan = LaunchPlan { launch, generation: Some(generation), command, grace, log };
             Done::Launched(this.driver.start(plan).await)

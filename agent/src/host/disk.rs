@@ -7,20 +7,21 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Reads with a deadline; at most one call of each reader is under way.
+use tokio::sync::Semaphore;
+
+/// Reads with a deadline; at most one call of each reader is under way, and others wait their turn.
 #[derive(Debug, Clone)]
 pub struct DiskReader {
     deadline: Duration,
-    busy: Arc<AtomicBool>,
+    turn: Arc<Semaphore>,
 }
 
 impl DiskReader {
     /// A reader whose calls take at most `deadline`.
     pub fn new(deadline: Duration) -> Self {
-        Self { deadline, busy: Arc::new(AtomicBool::new(false)) }
+        Self { deadline, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// Whether the path exists.
@@ -58,21 +59,20 @@ impl DiskReader {
             io::Error::new(io::ErrorKind::TimedOut, text)
         };
         let shown = path.clone();
-        if self.busy.swap(true, Ordering::AcqRel) {
-            return Err(hung(&shown));
-        }
+        // The thread keeps the turn until its call returns, however long after the deadline that is.
+        let turn = tokio::time::timeout(self.deadline, Arc::clone(&self.turn).acquire_owned());
+        let turn = match turn.await {
+            Ok(Ok(turn)) => turn,
+            Ok(Err(closed)) => return Err(io::Error::other(closed)),
+            Err(_) => return Err(hung(&shown)),
+        };
         let (send, receive) = tokio::sync::oneshot::channel();
-        let busy = Arc::clone(&self.busy);
-        let thread = std::thread::Builder::new().name("disk".into()).spawn(move || {
+        std::thread::Builder::new().name("disk".into()).spawn(move || {
             let result = read(path);
-            busy.store(false, Ordering::Release);
+            drop(turn);
             // The asker may have given up; then nobody wants the answer.
             let _ = send.send(result);
-        });
-        if let Err(error) = thread {
-            self.busy.store(false, Ordering::Release);
-            return Err(error);
-        }
+        })?;
         match tokio::time::timeout(self.deadline, receive).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(io::Error::other("the reading thread ended without an answer")),

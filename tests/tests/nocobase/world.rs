@@ -12,42 +12,42 @@ use soloist_tests::witness::{DatabaseWitness, Sightings, Tolerance, WitnessOptio
 /// Added to every port of the quick start, so that both can run on one machine.
 const OFFSET: u16 = 200;
 /// The version under test.
-pub const VERSION: &str = "2.2.15";
+pub(crate) const VERSION: &str = "2.2.15";
 /// Number of nodes.
-pub const NODES: usize = 3;
+pub(crate) const NODES: usize = 3;
 /// Name of the fleet in the quick start.
-pub const FLEET: &str = "quickstart";
+pub(crate) const FLEET: &str = "quickstart";
 
 /// Everything that the scenarios use.
-pub struct World {
+pub(crate) struct World {
     /// The quick start's folder.
-    pub lab: PathBuf,
+    pub(crate) lab: PathBuf,
     root: PathBuf,
     cache: PathBuf,
     /// The command line.
-    pub cli: Cli,
+    pub(crate) cli: Cli,
     /// Coordinators by member id less one.
-    pub members: Vec<Option<Daemon>>,
+    pub(crate) members: Vec<Option<Daemon>>,
     /// Agents by node number less one.
-    pub agents: Vec<Option<Daemon>>,
+    pub(crate) agents: Vec<Option<Daemon>>,
     monitor: Option<Monitor>,
     witness: Option<DatabaseWitness>,
     boots: u32,
 }
 
 /// What both witnesses saw during a scenario.
-pub struct Seen {
+pub(crate) struct Seen {
     /// Process trees.
-    pub processes: Recording,
+    pub(crate) processes: Recording,
     /// Database sessions.
-    pub sessions: Sightings,
+    pub(crate) sessions: Sightings,
     /// When both clocks were zero, by the wall clock in milliseconds.
     epoch_wall_ms: u64,
 }
 
 impl World {
     /// Prepares the lab: packages, NocoBase, PostgreSQL, Redis, configurations. Starts neither coordinators nor agents.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .expect("the tests lie in the repository")
@@ -117,7 +117,7 @@ impl World {
     }
 
     /// Starts both witnesses.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         let lab = self.lab.join("nodes").to_string_lossy().into_owned();
         let options = MonitorOptions::new(is_nocobase).labelled(move |process| label(process, &lab));
         self.monitor = Some(Monitor::start(options).expect("the process table can be watched"));
@@ -126,13 +126,13 @@ impl World {
     }
 
     /// Ends both witnesses.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.monitor = None;
         self.witness = None;
     }
 
     /// What the witnesses have seen; they must agree.
-    pub fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> Seen {
         let monitor = self.monitor.as_ref().expect("a scenario has begun");
         let processes = monitor.so_far().only(|interval| interval.label != "elsewhere");
         let sessions = self.witness.as_ref().expect("a scenario has begun").so_far();
@@ -142,22 +142,22 @@ impl World {
     }
 
     /// PostgreSQL's port.
-    pub fn postgres_port(&self) -> u16 {
+    pub(crate) fn postgres_port(&self) -> u16 {
         55432 + OFFSET
     }
 
     /// A node's app port, by node number less one.
-    pub fn app_port(&self, at: usize) -> u16 {
+    pub(crate) fn app_port(&self, at: usize) -> u16 {
         13001 + OFFSET + u16::try_from(at).expect("few nodes")
     }
 
     /// A node's agent's HTTP port.
-    pub fn agent_port(&self, at: usize) -> u16 {
+    pub(crate) fn agent_port(&self, at: usize) -> u16 {
         7411 + OFFSET + u16::try_from(at).expect("few nodes")
     }
 
     /// Starts what is missing of coordinators.
-    pub fn start_members(&mut self, which: &[usize]) {
+    pub(crate) fn start_members(&mut self, which: &[usize]) {
         for at in which {
             let config = self.lab.join(format!("etc/coordinator-{}.toml", at + 1));
             let log = self.lab.join(format!("log/soloist-coordinator-{}.log", at + 1));
@@ -169,7 +169,7 @@ impl World {
     }
 
     /// Starts an agent.
-    pub fn start_agent(&mut self, at: usize) {
+    pub(crate) fn start_agent(&mut self, at: usize) {
         let config = self.lab.join(format!("etc/agent-{}.toml", at + 1));
         let log = self.lab.join(format!("log/soloist-agent-{}.log", at + 1));
         let config = config.to_string_lossy().into_owned();
@@ -178,7 +178,7 @@ impl World {
     }
 
     /// Starts everything of Soloist that does not run.
-    pub fn start_soloist(&mut self) {
+    pub(crate) fn start_soloist(&mut self) {
         self.start_members(&[0, 1, 2]);
         (0..NODES).for_each(|at| self.start_agent(at));
         self.until("three enrolled agents", 60, |status| {
@@ -187,7 +187,7 @@ impl World {
     }
 
     /// Makes sure that a scenario begins with three nodes that serve and a free lock.
-    pub fn ensure_whole(&mut self) {
+    pub(crate) fn ensure_whole(&mut self) {
         self.start_soloist();
         if self.cli.status().is_some_and(|status| status["active"] == false) {
             self.install();
@@ -196,30 +196,30 @@ impl World {
     }
 
     /// The first start.
-    pub fn install(&self) {
+    pub(crate) fn install(&self) {
         let _ = self.cli.run(&["start", "--install", "--nodes", "node-1,node-2,node-3"]).expect(0);
     }
 
     /// Waits until the status satisfies the condition.
-    pub fn until(&self, what: &str, secs: u64, condition: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until(&self, what: &str, secs: u64, condition: impl Fn(&Value) -> bool) -> Value {
         let state = || format!("{}\n{}", self.cli.run(&["status"]).stdout, self.logs());
         until(what, Duration::from_secs(secs), state, || self.cli.status().filter(|status| condition(status)))
     }
 
     /// Waits until every node serves and the lock is free.
-    pub fn until_whole(&self) -> Value {
+    pub(crate) fn until_whole(&self) -> Value {
         self.until("the whole fleet serving", 180, |status| whole(status, NODES))
     }
 
     /// The member that leads, by id less one.
-    pub fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         let find =
             || usize::try_from(self.cli.status()?["freshness"]["leader"].as_u64()?).ok()?.checked_sub(1);
         until("a leader", Duration::from_secs(20), || self.logs(), find)
     }
 
     /// One value from the fleet's database.
-    pub fn sql(&self, database: &str, query: &str) -> String {
+    pub(crate) fn sql(&self, database: &str, query: &str) -> String {
         let output = Command::new("psql")
             .args([
                 "-h",
@@ -241,7 +241,7 @@ impl World {
     }
 
     /// A command of the lab's shell library.
-    pub fn lab(&self, script: &str) -> Command {
+    pub(crate) fn lab(&self, script: &str) -> Command {
         let text = format!(
             "source '{}/deploy/lab/lab.sh'; lab_init '{}'; {script}",
             self.root.display(),
@@ -253,20 +253,20 @@ impl World {
     }
 
     /// Runs a command of the lab's shell library to its end.
-    pub fn lab_run(&self, script: &str) -> String {
+    pub(crate) fn lab_run(&self, script: &str) -> String {
         let output = self.lab(script).output().expect("bash can be run");
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// Whether a node has loaded plugin-map, by its own route.
-    pub fn map_is_loaded(&self, at: usize) -> bool {
+    pub(crate) fn map_is_loaded(&self, at: usize) -> bool {
         get(self.app_port(at), "/api/map-configuration:get?type=amap")
             .is_some_and(|(status, _)| status != 404)
     }
 
     /// The main process of a node's app, as its agent knows it.
-    pub fn app_pids(&self, at: usize) -> Vec<u64> {
+    pub(crate) fn app_pids(&self, at: usize) -> Vec<u64> {
         let status = get_json(self.agent_port(at), "/status").unwrap_or_default();
         status["pids"]
             .as_array()
@@ -275,12 +275,12 @@ impl World {
     }
 
     /// The entry in the environment of every process of a node's app.
-    pub fn marker(at: usize) -> String {
+    pub(crate) fn marker(at: usize) -> String {
         format!("SOLOIST_NODE={FLEET}/node-{}", at + 1)
     }
 
     /// As a power cut: everything of Soloist and every app is killed at once, and the boot id changes.
-    pub fn power_cut(&mut self) {
+    pub(crate) fn power_cut(&mut self) {
         for daemon in self.agents.iter_mut().chain(self.members.iter_mut()) {
             if let Some(mut daemon) = daemon.take() {
                 daemon.kill();
@@ -293,13 +293,13 @@ impl World {
     }
 
     /// Events with their wall clock, oldest first.
-    pub fn events(&self) -> Vec<Value> {
+    pub(crate) fn events(&self) -> Vec<Value> {
         let output = self.cli.run(&["events", "-o", "json"]).expect(0);
         output.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// The ends of all logs.
-    pub fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let mut text = String::new();
         for (kind, list) in [("coordinator", &self.members), ("agent", &self.agents)] {
             for (at, daemon) in list.iter().enumerate() {
@@ -325,13 +325,13 @@ impl Drop for World {
 
 impl Seen {
     /// The time between two moments of the wall clock, as a window of both witnesses.
-    pub fn window(&self, from_ms: u64, to_ms: u64) -> Window {
+    pub(crate) fn window(&self, from_ms: u64, to_ms: u64) -> Window {
         let since = |ms: u64| Duration::from_millis(ms.saturating_sub(self.epoch_wall_ms));
         Window { from: since(from_ms), to: since(to_ms) }
     }
 
     /// Both witnesses must agree, and in the window exactly one tree ran, that of `node`, or none.
-    pub fn alone(&self, window: Window, node: Option<&str>) {
+    pub(crate) fn alone(&self, window: Window, node: Option<&str>) {
         self.agree();
         let labels = self.processes.labels(window);
         let most = self.processes.max_concurrent(window);
@@ -358,7 +358,7 @@ impl Seen {
     }
 
     /// Both witnesses must agree.
-    pub fn agree(&self) {
+    pub(crate) fn agree(&self) {
         let nodes = self.processes.only(|interval| interval.label.starts_with("node-"));
         let found = disagreements(&nodes, &self.sessions, Tolerance::default());
         assert!(found.is_empty(), "the witnesses disagree: {found:?}");
@@ -366,7 +366,7 @@ impl Seen {
 }
 
 /// Wall clock in milliseconds since 1970.
-pub fn wall_ms() -> u64 {
+pub(crate) fn wall_ms() -> u64 {
     let past = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     u64::try_from(past.as_millis()).expect("milliseconds fit")
 }
@@ -389,7 +389,7 @@ fn label(process: &Process, nodes: &str) -> String {
 }
 
 /// Waits for something that is not in the status.
-pub fn wait(what: &str, secs: u64, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait(what: &str, secs: u64, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     until(
         what,
