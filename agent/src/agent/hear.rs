@@ -1,0 +1,181 @@
+//! What the agent is told: by the coordinators, and by its own jobs.
+
+use std::time::Duration;
+
+use soloist_core::agent::{Health as CoreHealth, accept};
+use soloist_core::assignment::TaskPhase;
+use tokio::time::Instant;
+
+use crate::driver::DriverError;
+use crate::jobs::Done;
+use crate::probe::Verdict;
+use crate::session::News;
+
+use super::{Agent, AgentError, FACTS_EVERY, registration};
+
+/// A run that never registered and is refused for so long gives up: people must settle who is who.
+const REFUSED_MAX: Duration = Duration::from_secs(20);
+
+impl Agent {
+    pub(super) fn hear(&mut self, news: News) -> Result<(), AgentError> {
+        match news {
+            News::Registered { floor, member } => {
+                let incarnation = self.parts.registration.borrow().incarnation;
+                let next = self.ledger().confirmed(incarnation, floor);
+                if next != *self.ledger() {
+                    self.parts.ledger.store(next)?;
+                }
+                if !self.ever_registered {
+                    tracing::info!(%member, %floor, "registered");
+                }
+                self.registered = true;
+                self.ever_registered = true;
+                self.refused_since = None;
+                self.member = Some(member);
+                self.lost.clear();
+                let (config, parts) = (&self.parts.config, &self.parts);
+                let next =
+                    registration(config, parts.ledger.ledger(), incarnation, &parts.machine, &parts.boot);
+                self.parts.registration.send_replace(next);
+            }
+            News::Assigned(assignment) => {
+                match accept(self.ledger(), &assignment, &self.parts.boot, self.registered) {
+                    Ok(Some(next)) => {
+                        let before = self.wanted();
+                        self.parts.ledger.store(next)?;
+                        if before != self.wanted() {
+                            tracing::info!(generation = %assignment.generation, run = %assignment.spec.run, "assigned");
+                            self.facts_wanted = true;
+                            self.launch_error = None;
+                            self.restarts = 0;
+                        }
+                        if self.checked.as_ref().is_some_and(|(key, _)| {
+                            assignment.spec.task.as_ref().is_none_or(|task| task.key != *key)
+                        }) {
+                            self.checked = None;
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(stale) => tracing::debug!(%stale, "assignment refused"),
+                }
+            }
+            News::Acked(sequence) => self.acked = self.acked.max(sequence),
+            News::Refused { reason, text } => {
+                self.registered = false;
+                self.member = None;
+                let since = *self.refused_since.get_or_insert_with(Instant::now);
+                if self.lost != text {
+                    tracing::error!(%reason, "{text}");
+                }
+                self.lost.clone_from(&text);
+                let lasting = matches!(reason.as_str(), "other_agent" | "other_machine" | "rival" | "full");
+                if lasting && !self.ever_registered && since.elapsed() >= REFUSED_MAX {
+                    return Err(AgentError::Refused(text));
+                }
+            }
+            News::Lost(why) => {
+                self.member = None;
+                if self.refused_since.is_none() {
+                    self.lost = format!("no coordinator: {why}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(&mut self, done: Done) -> Result<(), AgentError> {
+        match done {
+            Done::Launched(Ok(())) => self.launching = false,
+            Done::Launched(Err(error)) => {
+                tracing::error!(%error, "the app was not launched");
+                self.launching = false;
+                if let DriverError::Slow(_) = error {
+                    // Nobody knows whether it will start yet: nothing else is launched before that is settled.
+                    self.stop(true)?;
+                }
+                self.launch_failed(error.to_string());
+            }
+            Done::Prepared(mode, Ok(command)) => {
+                self.preparing = false;
+                self.launch_error = None;
+                self.prepared = Some((mode, command, Instant::now()));
+            }
+            Done::Prepared(_, Err(why)) => {
+                tracing::error!(%why, "the app cannot be launched");
+                self.preparing = false;
+                self.launch_failed(why);
+            }
+            Done::Stopped(result) => {
+                self.stopping = false;
+                match result {
+                    Ok(outcome) => tracing::info!(?outcome, "stop ended"),
+                    Err(error) => tracing::error!(%error, "the app could not be stopped"),
+                }
+            }
+            Done::Facts(facts) => {
+                self.facts_reading = false;
+                self.facts = Some((facts, Instant::now()));
+                if self.launch_error.as_ref().is_some_and(|(_, at)| at.elapsed() >= FACTS_EVERY) {
+                    self.launch_error = None;
+                }
+            }
+            Done::Looked(prober, health, verdict) => {
+                self.prober = Some(prober);
+                if !self.app.runs() {
+                    self.progress.clear();
+                    return Ok(());
+                }
+                self.progress = match &verdict {
+                    Verdict::Serving => String::new(),
+                    Verdict::NotYet(why) => why.clone(),
+                    Verdict::Failed(_) => health.text(),
+                };
+                self.health = match verdict {
+                    Verdict::Serving => {
+                        self.serving_since.get_or_insert_with(Instant::now);
+                        CoreHealth::Serving
+                    }
+                    Verdict::NotYet(_) => CoreHealth::Starting,
+                    Verdict::Failed(why) => CoreHealth::Failed(why),
+                };
+            }
+            Done::Task(key, phase, result) => {
+                tracing::info!(operation = %key.operation, attempt = key.attempt, ?phase, ?result, "task ended");
+                self.busy = None;
+                match phase {
+                    TaskPhase::Check => self.checked = Some((key, result)),
+                    TaskPhase::Run => {
+                        let next = self.ledger().with_task(key, Some(result));
+                        self.parts.ledger.store(next)?;
+                    }
+                }
+            }
+            Done::Proved(proof, result) => {
+                self.proving = false;
+                match result {
+                    Ok(how) => {
+                        tracing::info!(plugin = %proof.plugin, loaded = proof.loaded, ?how, "proved");
+                        self.proved = Some(proof);
+                        self.unproved = None;
+                    }
+                    Err(why) => self.unproved = Some(why),
+                }
+            }
+            Done::Listed(inventory) => {
+                self.listing = false;
+                self.listed = Some(Instant::now());
+                self.parts.outgoing.send_modify(|outgoing| outgoing.inventory = Some(inventory));
+            }
+            Done::NotListed => {
+                self.listing = false;
+                self.listed = Some(Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// A launch that came to nothing is shown as a refusal, and tried again after a pause.
+    pub(super) fn launch_failed(&mut self, why: String) {
+        self.launch_error = Some((why, Instant::now()));
+    }
+}

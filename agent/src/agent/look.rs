@@ -1,0 +1,151 @@
+//! What the agent sees.
+
+use std::time::Duration;
+
+use soloist_core::agent::{
+    AppSeen as CoreApp, Facts as CoreFacts, Health as CoreHealth, Seen, restart_delay,
+};
+use soloist_core::assignment::Run;
+use soloist_core::ids::{Launch, Version};
+use tokio::time::Instant;
+
+use crate::driver::AppSeen;
+use crate::driver::Driver as _;
+use crate::host::{ScanQuery, scan};
+
+use super::{Agent, FACTS_EVERY, ROUND_BUSY};
+
+/// How often facts are read while the app serves.
+const FACTS_SERVING: Duration = Duration::from_secs(30);
+
+/// How often a serving app is looked at.
+const LOOK_SERVING: Duration = Duration::from_secs(2);
+
+/// How often plugins are listed.
+const LIST_EVERY: Duration = Duration::from_secs(20);
+
+/// An app that has served for so long starts counting its restarts anew.
+const STABLE_AFTER: Duration = Duration::from_secs(600);
+
+impl Agent {
+    pub(super) async fn look(&mut self) {
+        match self.parts.driver.observe().await {
+            Ok(app) => {
+                let same = launch_of(&app) == launch_of(&self.app);
+                if !same || !app.runs() {
+                    self.prober.get_or_insert_default().reset();
+                    self.health = CoreHealth::Starting;
+                    self.serving_since = None;
+                    self.proved = None;
+                    self.unproved = None;
+                    self.listed = None;
+                }
+                self.app = app;
+            }
+            Err(error) => tracing::warn!(%error, "the app's processes cannot be seen"),
+        }
+        let pattern = self.parts.profile.pattern().await;
+        let query = ScanQuery {
+            fleet: self.parts.config.fleet.clone(),
+            marker: self.parts.driver.marker().clone(),
+            app: pattern,
+        };
+        match tokio::task::spawn_blocking(move || scan(&query)).await {
+            Ok(Ok(found)) => self.scan = found,
+            Ok(Err(error)) => tracing::warn!(%error, "the process table cannot be read"),
+            Err(error) => tracing::warn!(%error, "the look at the process table ended early"),
+        }
+        self.look_closer();
+    }
+
+    /// Starts the looks that take longer.
+    pub(super) fn look_closer(&mut self) {
+        let every = if self.health == CoreHealth::Serving { LOOK_SERVING } else { ROUND_BUSY };
+        if self.app.runs()
+            && !self.stopping
+            && self.looked.elapsed() >= every
+            && let Some(prober) = self.prober.take()
+        {
+            self.looked = Instant::now();
+            self.parts.jobs.look(prober, self.code());
+        }
+        let every = if self.health == CoreHealth::Serving { FACTS_SERVING } else { FACTS_EVERY };
+        let old = self.facts.as_ref().is_none_or(|(_, read)| read.elapsed() >= every);
+        if (old || self.facts_wanted) && !self.facts_reading {
+            self.facts_reading = true;
+            self.facts_wanted = false;
+            self.parts.jobs.read_facts();
+        }
+        let list = self.listed.is_none_or(|at| at.elapsed() >= LIST_EVERY);
+        if self.health == CoreHealth::Serving && list && !self.listing && self.busy.is_none() {
+            self.listing = true;
+            self.parts.jobs.list();
+        }
+        if self.serving_since.is_some_and(|since| since.elapsed() >= STABLE_AFTER) {
+            self.restarts = 0;
+        }
+    }
+
+    pub(super) fn code(&self) -> Option<Version> {
+        self.facts.as_ref().and_then(|(facts, _)| facts.code.clone())
+    }
+
+    pub(super) fn seen(&mut self) -> Seen {
+        let app = self.core_app();
+        if matches!(app, CoreApp::Ended(_)) && self.restart_at.is_none() && self.wanted() != Run::Stop {
+            let jitter = u64::from(rand::random::<u16>()) % 1001;
+            self.restart_at = restart_delay(self.restarts, jitter)
+                .map(|pause| Instant::now() + Duration::from_millis(pause.0));
+            self.restarts = self.restarts.saturating_add(1);
+        }
+        Seen {
+            boot: self.parts.boot.clone(),
+            may_restart: self.restart_at.is_some_and(|at| at <= Instant::now()),
+            app,
+            facts: self.facts.as_ref().map(|(facts, _)| CoreFacts {
+                code: facts.code.clone(),
+                database: facts.database.clone(),
+                upgrading: facts.upgrading,
+                problem: facts
+                    .refusal
+                    .clone()
+                    .or_else(|| facts.database_error.clone().filter(|_| facts.database.is_none()))
+                    .or_else(|| self.launch_error.as_ref().map(|(why, _)| why.clone())),
+            }),
+            foreign: self.scan.foreign.clone(),
+            holders: self.scan.holders.clone(),
+            busy: self.busy.clone(),
+            checked: self.checked.clone(),
+            proved: self.proved.clone(),
+            unproved: self.unproved.clone(),
+        }
+    }
+
+    pub(super) fn core_app(&self) -> CoreApp {
+        if self.stopping {
+            return CoreApp::Stopping;
+        }
+        match &self.app {
+            AppSeen::Running { generation, .. } => {
+                CoreApp::Running { launched: *generation, health: self.health.clone() }
+            }
+            AppSeen::NotRunning { .. } if self.launching => CoreApp::Launching,
+            AppSeen::NotRunning { last_exit } => {
+                let ticket = self.ledger().launch.as_ref();
+                let ended = last_exit.as_ref().filter(|exit| {
+                    !exit.asked
+                        && ticket.is_some_and(|ticket| ticket.launch == exit.launch)
+                        && exit.boot == self.parts.boot
+                });
+                ended.map_or(CoreApp::Gone, |exit| CoreApp::Ended(exit.how.to_string()))
+            }
+        }
+    }
+}
+
+fn launch_of(app: &AppSeen) -> Option<(Option<Launch>, Option<u32>)> {
+    match app {
+        AppSeen::Running { launch, main, .. } => Some((*launch, main.as_ref().map(|main| main.pid))),
+        AppSeen::NotRunning { .. } => None,
+    }
+}

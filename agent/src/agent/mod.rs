@@ -1,0 +1,236 @@
+//! The agent's loop: observe → reconcile → execute → report.
+//!
+//! One task owns the ledger and decides; whatever takes longer than a moment is a [job](crate::jobs). What to do and what
+//! to report is decided by `soloist_core::agent`; this file only carries it out.
+
+mod act;
+mod hear;
+mod look;
+mod tell;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use soloist_core::agent::{Health as CoreHealth, Ledger};
+use soloist_core::assignment::{Proof, Run, RunMode, Task, TaskKey, TaskResult};
+use soloist_core::command::Registration;
+use soloist_core::ids::{BootId, Generation, Incarnation, MachineId};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::driver::{AppCommand, AppSeen, Driver as _, ProcessDriver};
+use crate::host::Scan;
+use crate::jobs::{Done, Jobs};
+use crate::ledger::LedgerFile;
+use crate::probe::Prober;
+use crate::profile::{Facts, Profile};
+use crate::session::{News, Outgoing};
+use crate::status::Status;
+
+pub use tell::first_status;
+
+/// Pause between rounds while something is under way.
+const ROUND_BUSY: Duration = Duration::from_millis(100);
+/// Pause between rounds while nothing is: the longest time until a foreign process is seen.
+const ROUND_IDLE: Duration = Duration::from_millis(1000);
+/// How often facts are read while nothing runs.
+const FACTS_EVERY: Duration = Duration::from_secs(3);
+
+/// The loop could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The ledger cannot be written.
+    #[error(transparent)]
+    Ledger(#[from] crate::ledger::LedgerError),
+    /// The host does not tell who it is.
+    #[error(transparent)]
+    Identity(#[from] crate::host::IdentityError),
+    /// The exec lock cannot be taken.
+    #[error("cannot take the node's exec lock: {0}")]
+    ExecLock(std::io::Error),
+    /// The coordinators refuse this agent.
+    #[error("the coordinators refuse this agent: {0}")]
+    Refused(String),
+}
+
+/// What the loop needs.
+pub struct Parts {
+    /// The configuration.
+    pub config: Config,
+    /// The ledger.
+    pub ledger: LedgerFile,
+    /// The app's profile.
+    pub profile: Arc<Profile>,
+    /// The driver.
+    pub driver: ProcessDriver,
+    /// The machine.
+    pub machine: MachineId,
+    /// The boot.
+    pub boot: BootId,
+    /// From the session.
+    pub news: mpsc::Receiver<News>,
+    /// To the session.
+    pub outgoing: watch::Sender<Outgoing>,
+    /// For the session's next greeting.
+    pub registration: watch::Sender<Registration>,
+    /// For HTTP.
+    pub status: watch::Sender<Status>,
+    /// Starts jobs.
+    pub jobs: Jobs,
+    /// Ends of jobs.
+    pub done: mpsc::Receiver<Done>,
+}
+
+/// Who this run of the agent is; the ledger is written before anyone is told.
+pub fn introduce(
+    config: &Config,
+    ledger: &mut LedgerFile,
+    machine: &MachineId,
+    boot: &BootId,
+) -> Result<Registration, crate::ledger::LedgerError> {
+    let incarnation = Incarnation(rand::random());
+    ledger.store(ledger.ledger().begin_run(incarnation))?;
+    Ok(registration(config, ledger.ledger(), incarnation, machine, boot))
+}
+
+fn registration(
+    config: &Config,
+    ledger: &Ledger,
+    incarnation: Incarnation,
+    machine: &MachineId,
+    boot: &BootId,
+) -> Registration {
+    Registration {
+        incarnation,
+        lineage: ledger.lineage.clone(),
+        fresh: ledger.fresh(),
+        machine: machine.clone(),
+        boot: boot.clone(),
+        address: config.shown_address(),
+    }
+}
+
+/// The loop's memory. Nothing of it must survive: what must is in the ledger.
+struct Agent {
+    parts: Parts,
+    registered: bool,
+    ever_registered: bool,
+    member: Option<u64>,
+    lost: String,
+    refused_since: Option<Instant>,
+    app: AppSeen,
+    scan: Scan,
+    launching: bool,
+    stopping: bool,
+    /// The command of the next launch: made before a right is spent on it.
+    prepared: Option<(RunMode, AppCommand, Instant)>,
+    preparing: bool,
+    /// Why the last launch came to nothing.
+    launch_error: Option<(String, Instant)>,
+    facts: Option<(Facts, Instant)>,
+    facts_wanted: bool,
+    facts_reading: bool,
+    prober: Option<Prober>,
+    looked: Instant,
+    health: CoreHealth,
+    progress: String,
+    serving_since: Option<Instant>,
+    restarts: u32,
+    restart_at: Option<Instant>,
+    busy: Option<Task>,
+    checked: Option<(TaskKey, TaskResult)>,
+    proving: bool,
+    proved: Option<Proof>,
+    unproved: Option<String>,
+    listed: Option<Instant>,
+    listing: bool,
+    acked: u64,
+}
+
+/// Runs until told to stop, or until it must not go on. The app is left alone either way.
+pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError> {
+    let mut agent = Agent {
+        parts,
+        registered: false,
+        ever_registered: false,
+        member: None,
+        lost: String::new(),
+        refused_since: None,
+        app: AppSeen::NotRunning { last_exit: None },
+        scan: Scan::default(),
+        launching: false,
+        stopping: false,
+        prepared: None,
+        preparing: false,
+        launch_error: None,
+        facts: None,
+        facts_wanted: true,
+        facts_reading: false,
+        prober: Some(Prober::default()),
+        looked: Instant::now(),
+        health: CoreHealth::Starting,
+        progress: String::new(),
+        serving_since: None,
+        restarts: 0,
+        restart_at: None,
+        busy: None,
+        checked: None,
+        proving: false,
+        proved: None,
+        unproved: None,
+        listed: None,
+        listing: false,
+        acked: 0,
+    };
+    loop {
+        agent.look().await;
+        agent.act()?;
+        agent.report();
+        let round = Instant::now() + agent.pause();
+        let driver = agent.parts.driver.clone();
+        let seen = agent.app.clone();
+        // Cancel-safe: channels lose nothing, and the driver's notice is level-triggered.
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Some(news) = agent.parts.news.recv() => agent.hear(news)?,
+            Some(done) = agent.parts.done.recv() => agent.finish(done)?,
+            () = driver.changed(&seen) => {}
+            () = sleep_until(round) => {}
+        }
+        // Whatever else has come is taken in the same round.
+        while let Ok(news) = agent.parts.news.try_recv() {
+            agent.hear(news)?;
+        }
+        while let Ok(done) = agent.parts.done.try_recv() {
+            agent.finish(done)?;
+        }
+    }
+}
+
+impl Agent {
+    fn ledger(&self) -> &Ledger {
+        self.parts.ledger.ledger()
+    }
+
+    fn generation(&self) -> Generation {
+        self.ledger().assignment.as_ref().map_or(Generation(0), |assignment| assignment.generation)
+    }
+
+    fn wanted(&self) -> Run {
+        let current = self.ledger().assignment.as_ref().filter(|_| self.ledger().boot == self.parts.boot);
+        current.map_or(Run::Stop, |assignment| assignment.spec.run)
+    }
+
+    fn pause(&self) -> Duration {
+        let steady = !self.launching
+            && !self.stopping
+            && self.busy.is_none()
+            && !self.proving
+            && self.wanted() != Run::Stop
+            && self.health == CoreHealth::Serving;
+        let at_rest = self.wanted() == Run::Stop && !self.app.runs() && !self.stopping;
+        if steady || at_rest { ROUND_IDLE } else { ROUND_BUSY }
+    }
+}

@@ -1,0 +1,78 @@
+//! What the agent reports and shows.
+
+use soloist_core::agent::{AppSeen as CoreApp, observe};
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::driver::AppSeen;
+use crate::status::Status;
+
+use super::Agent;
+
+impl Agent {
+    pub(super) fn report(&mut self) {
+        let seen = self.seen();
+        let observed = observe(self.ledger(), &seen);
+        let (accepted, registered) = (self.generation(), self.registered);
+        let progress =
+            if seen.app == CoreApp::Stopping { "stopping".to_owned() } else { self.progress.clone() };
+        self.parts.outgoing.send_if_modified(|outgoing| {
+            let mut changed = false;
+            if registered && (outgoing.observed != observed || outgoing.sequence == 0) {
+                outgoing.sequence += 1;
+                outgoing.observed = observed.clone();
+                changed = true;
+            }
+            outgoing.accepted = accepted;
+            outgoing.progress.clone_from(&progress);
+            changed
+        });
+        let pids = match &self.app {
+            AppSeen::Running { pids, .. } => pids.clone(),
+            AppSeen::NotRunning { .. } => Vec::new(),
+        };
+        let status = Status {
+            fleet: self.parts.config.fleet.clone(),
+            node: self.parts.config.node.clone(),
+            member: self.member,
+            registered: self.registered,
+            waiting: self.waiting(),
+            progress: self.progress.clone(),
+            assignment: self.ledger().assignment.clone().filter(|_| self.ledger().boot == self.parts.boot),
+            observed,
+            pids,
+            round: Instant::now(),
+        };
+        self.parts.status.send_replace(status);
+    }
+
+    /// Why nothing is done, for people.
+    pub(super) fn waiting(&self) -> String {
+        let known = self.ledger().assignment.is_some() && self.ledger().boot == self.parts.boot;
+        match (known, self.member.is_some()) {
+            (true, true) => String::new(),
+            (true, false) => format!("out of contact, so nothing changes here: {}", self.lost),
+            (false, true) => "registered; the coordinators have not assigned anything yet".to_owned(),
+            (false, false) => format!(
+                "nothing is started before the coordinators were asked, and they do not answer: {}",
+                if self.lost.is_empty() { "connecting" } else { &self.lost }
+            ),
+        }
+    }
+}
+
+/// A status before the first round.
+pub fn first_status(config: &Config) -> Status {
+    Status {
+        fleet: config.fleet.clone(),
+        node: config.node.clone(),
+        member: None,
+        registered: false,
+        waiting: "starting".to_owned(),
+        progress: String::new(),
+        assignment: None,
+        observed: soloist_core::assignment::Observed::default(),
+        pids: Vec::new(),
+        round: Instant::now(),
+    }
+}
