@@ -9,20 +9,22 @@
 #   --dir FOLDER        where everything lives           (default: ./.quickstart in the checkout)
 #   --port-offset N     added to every port              (default: 0)
 #   --bin FOLDER        where Soloist's programs are     (default: target/release, built when missing)
+#   --fleet NAME        name of the fleet                (default: quickstart)
 #   --cache FOLDER      where NocoBase is installed once (default: FOLDER of --dir)
 #
 # Needs root on Debian for the packages that are missing, Node.js 20 with npm, and Rust unless --bin is given.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-version=2.2.15 work=$root/.quickstart offset=0 bin='' cache='' mode=up
-usage() { sed -n '2,15p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; }
+fleet=quickstart version=2.2.15 work=$root/.quickstart offset=0 bin='' cache='' mode=up
+usage() { sed -n '2,16p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; }
 while [ $# -gt 0 ]; do
   case $1 in
     --version) version=${2:?--version needs a version}; shift ;;
     --dir) work=${2:?--dir needs a folder}; shift ;;
     --port-offset) offset=${2:?--port-offset needs a number}; shift ;;
     --bin) bin=${2:?--bin needs a folder}; shift ;;
+    --fleet) fleet=${2:?--fleet needs a name}; shift ;;
     --cache) cache=${2:?--cache needs a folder}; shift ;;
     --prepare) mode=prepare ;;
     --down) mode=down ;;
@@ -43,7 +45,7 @@ http() { echo $((7500 + offset + $1)); }
 agent() { echo $((7410 + offset + $1)); }
 app() { echo $((13000 + offset + $1)); }
 members="1 2 3" nodes="1 2 3"
-fleet=quickstart database=nocobase
+database=nocobase
 
 stop_all() {
   # Agents first, so that nobody starts an app again; then the apps by their markers, then the rest.

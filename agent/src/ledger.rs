@@ -42,7 +42,7 @@ pub enum LedgerError {
         holder: String,
     },
     /// The ledger cannot be understood.
-    #[error("the ledger {path} cannot be read: {why}; without it this agent cannot know what it started. Make sure that no app process of this node runs, then move the file away; the node then registers as a new one and an operator confirms it", path = path.display())]
+    #[error("the ledger {path} cannot be read: {why}; without it this agent cannot know what it started. Make sure that no app process of this node runs, then move the file away; the agent then registers anew", path = path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,

@@ -7,6 +7,7 @@ use soloist_tests::sim;
 /// Most seeds that a broken rule may hide from.
 const SEEDS: u64 = 1500;
 
+#[expect(clippy::print_stdout, reason = "the seed that noticed, for whoever wants to see it")]
 /// Runs seeds with the rule broken until one fails with one of the `expected` words in its message.
 fn is_noticed(rule: Rule, expected: &[&str]) {
     rule.broken(|| {

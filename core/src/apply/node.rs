@@ -67,7 +67,8 @@ pub(super) fn register(
     }
     // A run that knows the registered one as its own past goes on where that one stood. Any other remembers nothing
     // that counts; it may take over when the registered one is silent and no app can be left behind elsewhere.
-    let succeeds = registration.lineage.contains(&node.incarnation);
+    // A ledger that turns up on another machine is a copy until the original is known to be silent and stopped.
+    let succeeds = registration.lineage.contains(&node.incarnation) && node.machine == registration.machine;
     if !succeeds {
         let (fleet, name, machine) = (id.clone(), name.clone(), node.machine.clone());
         if rival && registration.fresh {

@@ -169,8 +169,8 @@ fn find<'a>(id: &FleetId, fleet: &'a Fleet, name: &OperationId) -> Result<&'a Op
         .ok_or_else(|| Rejection::UnknownOperation { fleet: id.clone(), operation: name.clone() })
 }
 
-/// Asks for the end of an operation. What was stopped is started again; asked a second time, what does not come back
-/// is stopped and left out. The lock stays with the operation until that is done.
+/// Asks for the end of an operation. What was stopped is started again; asked while that is blocked, what does not
+/// come back is stopped and left out. The lock stays with the operation until that is done.
 pub(super) fn abort(
     id: &FleetId,
     fleet: &mut Fleet,
@@ -216,6 +216,10 @@ pub(super) fn abort(
         && task_runs(fleet, operation)
     {
         return Ok(ask_to_end(fleet, name, &why, journal));
+    }
+    if operation.course != Course::Forward && !matches!(operation.status, Status::Blocked(_)) {
+        // Asked again, or an answer was lost: it is being ended already, and that goes on.
+        return Ok(Reply::Unchanged);
     }
     let begun = operation.exclusive_until.is_some() || operation.course != Course::Forward;
     let course = if begun { Course::Settle } else { Course::Restore };

@@ -125,10 +125,10 @@ impl Oracle {
         let host = &hosts[at];
         self.summary.launches += 1;
         let current = fleet.current();
-        if let Some(operation) = current.filter(|operation| operation.exclusive()) {
-            if may_run(operation).as_ref() != Some(&host.name) {
-                return Err(format!("the app of {} starts while {} is alone", host.name, operation.id));
-            }
+        if let Some(operation) = current.filter(|operation| operation.exclusive())
+            && may_run(operation).as_ref() != Some(&host.name)
+        {
+            return Err(format!("the app of {} starts while {} is alone", host.name, operation.id));
         }
         match mode {
             RunMode::Migrate(right) => {
@@ -198,14 +198,10 @@ impl Oracle {
             }
         }
         let mut changing = hosts.iter().filter(|host| host.own().is_some_and(|app| app.change.is_some()));
-        if let Some(first) = changing.next() {
-            if let Some(other) = hosts.iter().find(|other| other.own().is_some() && other.name != first.name)
-            {
-                return Err(format!(
-                    "the app of {} runs while a plugin changes on {}",
-                    other.name, first.name
-                ));
-            }
+        if let Some(first) = changing.next()
+            && let Some(other) = hosts.iter().find(|other| other.own().is_some() && other.name != first.name)
+        {
+            return Err(format!("the app of {} runs while a plugin changes on {}", other.name, first.name));
         }
         let migrating: Vec<&Host> = hosts
             .iter()

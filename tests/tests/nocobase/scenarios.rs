@@ -159,7 +159,7 @@ pub(crate) fn holders_killed(world: &mut World) {
             .stderr(Stdio::null())
             .spawn()
             .expect("the command line can be started");
-        world.until("the holder at work", 120, |status| waits_for_holder(status));
+        world.until("the holder at work", 120, waits_for_holder);
         kill(job.id());
         let _ = job.wait();
         let token = world.cli.status().expect("the coordinators answer")["lock"]["token"].to_string();

@@ -15,8 +15,8 @@ const OFFSET: u16 = 200;
 pub(crate) const VERSION: &str = "2.2.15";
 /// Number of nodes.
 pub(crate) const NODES: usize = 3;
-/// Name of the fleet in the quick start.
-pub(crate) const FLEET: &str = "quickstart";
+/// Name of the fleet, unlike that of a quick start on the same machine.
+pub(crate) const FLEET: &str = "real-test";
 
 /// Everything that the scenarios use.
 pub(crate) struct World {
@@ -80,7 +80,7 @@ impl World {
         let offset = OFFSET.to_string();
         let status = Command::new(self.root.join("deploy/quickstart.sh"))
             .args(args)
-            .args(["--version", VERSION, "--port-offset", &offset, "--dir"])
+            .args(["--version", VERSION, "--fleet", FLEET, "--port-offset", &offset, "--dir"])
             .arg(&self.lab)
             .arg("--cache")
             .arg(&self.cache)

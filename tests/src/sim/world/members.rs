@@ -53,7 +53,7 @@ impl World {
 
     pub(super) fn lead(&mut self) -> Result<(), String> {
         let Some(at) = self.leader else { return Ok(()) };
-        if self.members[at].stalled_until > self.now || self.now % 100 != 0 {
+        if self.members[at].stalled_until > self.now || !self.now.is_multiple_of(100) {
             return Ok(());
         }
         let elapsed = self.members[at].elapsed(self.now);

@@ -1,0 +1,126 @@
+//! The command line: global options, and one file under [`commands`] for each command.
+
+use std::{ffi::OsString, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+use soloist_core::ids::FleetId;
+
+use crate::{
+    client::Client,
+    commands::{self, demo, events, lock, node, operation, plan, plugin, run, stand_in, start, status, stop},
+    error::{CtlError, Kind, Result},
+    ui::{Format, Ui},
+};
+
+/// Keeps a NocoBase fleet safe while it changes.
+#[derive(Debug, Parser)]
+#[command(name = "soloist", version, propagate_version = true, after_help = CODES)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const CODES: &str = "Exit codes: 0 done, 1 ended early or waits for a person, 64 usage, 69 no coordinator can be reached or \
+decide, 75 lock not granted in time, 76 lock lost, 77 refused; `run` passes on the status of its command.";
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub struct Globals {
+    /// The coordinators, host:port; any of them will do
+    #[arg(
+        long,
+        global = true,
+        env = "SOLOIST_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403"
+    )]
+    pub endpoints: Vec<String>,
+    /// The fleet; may be left out while there is only one
+    #[arg(long, global = true, env = "SOLOIST_FLEET")]
+    pub fleet: Option<FleetId>,
+    /// How data is written to stdout
+    #[arg(long, short, global = true, env = "SOLOIST_OUTPUT", value_enum, default_value = "table")]
+    pub output: Format,
+    /// How long one request to the coordinators may take, for example 5s
+    #[arg(long, global = true, value_parser = duration, default_value = "20s")]
+    pub timeout: Duration,
+}
+
+/// Parses a length of time such as `90s` or `5m`.
+pub fn duration(text: &str) -> std::result::Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(text)
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Status(status::Args),
+    Plan(plan::Args),
+    Start(start::Args),
+    Stop(stop::Args),
+    Run(run::Args),
+    Plugin(plugin::Args),
+    Lock(lock::Args),
+    Operation(operation::Args),
+    Node(node::Args),
+    Events(events::Args),
+    Demo(demo::Args),
+    #[command(hide = true)]
+    StandIn(stand_in::Args),
+}
+
+/// Runs the program with these arguments and returns its exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout, mistakes to stderr; what cannot be written is lost.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(Kind::Usage.code()),
+            };
+        }
+    };
+    let ui = Ui::new(cli.globals.output);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            ui.error(&CtlError::failed(format!("cannot start: {error}")));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(dispatch(cli, ui)) {
+        Ok(code) => code,
+        Err(error) => {
+            ui.error(&error);
+            error.exit_code()
+        }
+    }
+}
+
+async fn dispatch(cli: Cli, ui: Ui) -> Result<ExitCode> {
+    let Cli { globals, command } = cli;
+    let command = match command {
+        Command::StandIn(args) => return stand_in::run(args).await,
+        Command::Demo(args) => return demo::run(args, ui).await,
+        other => other,
+    };
+    let client = Client::new(&globals.endpoints, globals.timeout)?;
+    let context = commands::Context { client, fleet: globals.fleet, ui };
+    let done = match command {
+        Command::Status(args) => status::run(args, &context).await,
+        Command::Plan(args) => plan::run(args, &context).await,
+        Command::Start(args) => start::run(args, &context).await,
+        Command::Stop(args) => stop::run(args, &context).await,
+        Command::Run(args) => return context.explained(run::run(args, &context).await).await,
+        Command::Plugin(args) => plugin::run(args, &context).await,
+        Command::Lock(args) => lock::run(args, &context).await,
+        Command::Operation(args) => operation::run(args, &context).await,
+        Command::Node(args) => node::run(args, &context).await,
+        Command::Events(args) => events::run(args, &context).await,
+        Command::Demo(_) | Command::StandIn(_) => Ok(()),
+    };
+    context.explained(done).await.map(|()| ExitCode::SUCCESS)
+}

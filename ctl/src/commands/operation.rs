@@ -1,0 +1,151 @@
+//! `soloist operation`.
+
+use clap::Subcommand;
+use soloist_core::ids::{FleetId, OperationId};
+use soloist_proto::{
+    convert::{each, nested},
+    v1,
+};
+
+use crate::{
+    commands::{Context, me},
+    error::Result,
+    names,
+    render::{Fresh, json::Operations, status, table},
+};
+
+/// Look at operations, end one early, or try again
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List operations, newest first
+    List {
+        /// At most so many; 0 for all that are remembered
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Show one in full
+    Show {
+        /// Its id
+        id: OperationId,
+    },
+    /// End one early: what was stopped is started again. Asked twice, what does not come back is left out
+    Abort {
+        /// Its id
+        id: OperationId,
+        /// Why; kept with the event
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Try the step again for which it waits
+    Retry {
+        /// Its id
+        id: OperationId,
+    },
+}
+
+/// Looks at operations, or ends or retries one.
+pub async fn run(args: Args, context: &Context) -> Result<()> {
+    let fleet = context.fleet().await?;
+    match args.command {
+        Command::List { limit } => {
+            let list = list(context, &fleet, limit).await?;
+            context.ui.data(&list, || {
+                format!("{}{}", status::stale(&list.freshness), table::operations(&list.operations))
+            })
+        }
+        Command::Show { id } => {
+            let shown = show(context, &fleet, &id).await;
+            suggested(context, &fleet, &id, shown).await
+        }
+        Command::Abort { id, reason } => {
+            let aborted = abort(context, &fleet, &id, &reason).await;
+            suggested(context, &fleet, &id, aborted).await?;
+            context.ui.note(&format!("{id} is being ended early; see soloist operation show {id}"));
+            Ok(())
+        }
+        Command::Retry { id } => {
+            let retried = retry(context, &fleet, &id).await;
+            suggested(context, &fleet, &id, retried).await?;
+            context.ui.note(&format!("{id} tries again; see soloist operation show {id}"));
+            Ok(())
+        }
+    }
+}
+
+async fn list(context: &Context, fleet: &FleetId, limit: u32) -> Result<Operations> {
+    let request = v1::ListOperationsRequest { fleet: fleet.to_string(), limit };
+    let reply = context.client.call_fresh(
+        |mut stub| {
+            let request = request.clone();
+            async move { stub.list_operations(request).await }
+        },
+        |reply: &v1::ListOperationsReply| reply.freshness.clone().unwrap_or_default(),
+    );
+    let reply = reply.await?;
+    let freshness = Fresh::from(reply.freshness.unwrap_or_default());
+    Ok(Operations { operations: each("operations", reply.operations)?, freshness })
+}
+
+async fn show(context: &Context, fleet: &FleetId, id: &OperationId) -> Result<()> {
+    let request = v1::GetOperationRequest { fleet: fleet.to_string(), operation: id.to_string() };
+    let reply = context.client.call_fresh(
+        |mut stub| {
+            let request = request.clone();
+            async move { stub.get_operation(request).await }
+        },
+        |reply: &v1::GetOperationReply| reply.freshness.clone().unwrap_or_default(),
+    );
+    let reply = reply.await?;
+    let fresh = Fresh::from(reply.freshness.unwrap_or_default());
+    let operation = nested("operation", reply.operation)?;
+    context.ui.data(&operation, || format!("{}{}", status::stale(&fresh), status::operation(&operation)))
+}
+
+/// Asks to end an operation early.
+pub async fn abort(context: &Context, fleet: &FleetId, id: &OperationId, reason: &str) -> Result<()> {
+    let request = v1::AbortRequest {
+        fleet: fleet.to_string(),
+        operation: id.to_string(),
+        by: me(),
+        reason: reason.to_owned(),
+    };
+    let aborted = context.client.call(|mut stub| {
+        let request = request.clone();
+        async move { stub.abort(request).await }
+    });
+    aborted.await.map(|_| ())
+}
+
+async fn retry(context: &Context, fleet: &FleetId, id: &OperationId) -> Result<()> {
+    let operation = crate::follow::get(&context.client, fleet, id).await?;
+    let request = v1::RetryRequest {
+        fleet: fleet.to_string(),
+        operation: id.to_string(),
+        attempt: operation.attempt,
+        by: me(),
+    };
+    let retried = context.client.call(|mut stub| {
+        let request = request.clone();
+        async move { stub.retry(request).await }
+    });
+    retried.await.map(|_| ())
+}
+
+/// Adds to an unknown id what was probably meant.
+async fn suggested<T>(context: &Context, fleet: &FleetId, id: &OperationId, result: Result<T>) -> Result<T> {
+    match result {
+        Err(error) if error.is("unknown_operation") => {
+            let Ok(known) = list(context, fleet, 0).await else { return Err(error) };
+            let known: Vec<String> =
+                known.operations.iter().map(|operation| operation.id.to_string()).collect();
+            Err(names::suggest(error, id.as_str(), &known))
+        }
+        result => result,
+    }
+}

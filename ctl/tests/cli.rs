@@ -1,0 +1,131 @@
+//! The real program: exit codes and messages.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod support;
+
+use std::{process::Output, time::Duration};
+
+use assert_cmd::Command;
+use support::{Fake, Script};
+
+fn soloist(arguments: &[&str]) -> Output {
+    let mut command = Command::cargo_bin("soloist").unwrap();
+    for name in
+        ["SOLOIST_ENDPOINTS", "SOLOIST_FLEET", "SOLOIST_OUTPUT", "SOLOIST_OPERATION", "SOLOIST_FENCING_TOKEN"]
+    {
+        command.env_remove(name);
+    }
+    command.args(arguments).timeout(Duration::from_secs(30)).output().unwrap()
+}
+
+fn with(fake: &Fake, arguments: &[&str]) -> Output {
+    let endpoint = fake.address.to_string();
+    soloist(&[&["--endpoints", &endpoint], arguments].concat())
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_wrong_command_line_is_64() {
+    for wrong in [
+        &["statsu"][..],
+        &["run", "--solo"],
+        &["run", "--", "ls"],
+        &["run", "--solo", "--all-stopped", "--", "ls"],
+        &["--fleet", "Not A Name", "status"],
+        &["lock", "release", "--reason", "x"],
+        &["lock", "release", "--force"],
+        &["start", "--wait", "soon"],
+        &["--endpoints", "nonsense", "status"],
+        &[],
+    ] {
+        let output = soloist(wrong);
+        assert_eq!(code(&output), 64, "{wrong:?}: {}", stderr(&output));
+        assert!(!stderr(&output).is_empty() && stdout(&output).is_empty(), "{wrong:?}");
+    }
+    assert_eq!(code(&soloist(&["--help"])), 0);
+    assert_eq!(code(&soloist(&["--version"])), 0);
+}
+
+#[test]
+fn endpoints_that_nobody_serves_are_named_with_their_errors() {
+    // Ports that were just free.
+    let closed = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (one, other) = (closed(), closed());
+    let output = soloist(&["--endpoints", &format!("{one},{other}"), "status"]);
+    assert_eq!(code(&output), 69);
+    assert_eq!(
+        stderr(&output),
+        format!(
+            "error: no coordinator answers\n  {one}: Connection refused (os error 111)\n  {other}: Connection refused (os error \
+             111)\nhint: name the coordinators with --endpoints host:port,... or SOLOIST_ENDPOINTS\n"
+        )
+    );
+}
+
+#[test]
+fn an_endpoint_that_answers_is_found_behind_one_that_does_not() {
+    let fake = Fake::start(Script::default());
+    let endpoints = format!("127.0.0.1:1,{}", fake.address);
+    let output = soloist(&["--endpoints", &endpoints, "lock", "status"]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "free\n"), "{}", stderr(&output));
+}
+
+#[test]
+fn names_that_do_not_exist_come_with_what_was_meant() {
+    let fake = Fake::start(Script::default());
+    let output = with(&fake, &["--fleet", "shpo", "status"]);
+    assert_eq!(code(&output), 77);
+    assert_eq!(
+        stderr(&output),
+        "error: there is no fleet \"shpo\"\nhint: known fleets: shop; choose one with --fleet\nhint: did you mean shop?\n"
+    );
+    let output = with(&fake, &["node", "show", "nod-1"]);
+    assert_eq!(code(&output), 77);
+    assert!(stderr(&output).contains("did you mean node-1?"), "{}", stderr(&output));
+    let output = with(&fake, &["plugin", "enable", "mapp"]);
+    assert_eq!(code(&output), 77);
+    assert!(stderr(&output).contains("did you mean @nocobase/plugin-map?"), "{}", stderr(&output));
+    let output = with(&fake, &["run", "--solo", "--on", "node-9", "--", "true"]);
+    assert_eq!(code(&output), 77);
+    let output = with(&fake, &["operation", "show", "nope"]);
+    assert_eq!(code(&output), 77);
+    assert!(fake.seen().submitted.is_empty());
+}
+
+#[test]
+fn data_is_on_stdout_in_the_format_that_was_asked_for() {
+    let fake = Fake::start(Script::default());
+    let plugins = stdout(&with(&fake, &["plugin", "list"]));
+    assert_eq!(
+        plugins,
+        "NAME   PACKAGE                 node-1   node-2\n\
+         map    @nocobase/plugin-map    -        ?\n\
+         users  @nocobase/plugin-users  enabled  ?\n"
+    );
+    let plan = with(&fake, &["plan", "plugin", "enable", "map"]);
+    assert_eq!(stdout(&plan), " 1  reach node-1, node-2\n 2  grant\n", "{}", stderr(&plan));
+    let status = stdout(&with(&fake, &["status", "-o", "json"]));
+    let json: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!((&json["fleet"], &json["freshness"]["stale"]), (&"shop".into(), &false.into()));
+    let events = stdout(&with(&fake, &["events", "-o", "json"]));
+    let indices: Vec<u64> = events
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["index"].as_u64().unwrap())
+        .collect();
+    assert_eq!(indices, [1, 2]);
+    let detached = with(&fake, &["stop", "--detach"]);
+    assert!(stdout(&detached).starts_with("stop-"), "{}", stderr(&detached));
+    assert_eq!(stdout(&detached).trim(), fake.seen().submitted[0].operation);
+}

@@ -1,0 +1,166 @@
+//! Whole pages of text from fixed views.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::collections::BTreeMap;
+
+use soloist::render::{Fresh, status, table};
+use soloist_core::{
+    condition::Wait,
+    ids::{FleetId, MachineId, NodeId, OperationId, Token, Version},
+    state::{DatabaseRecord, Desired},
+    time::{Millis, Time},
+    view::{FleetView, LockView, NodeView, OperationView, StepView},
+};
+
+fn node(name: &str, app: &str) -> NodeView {
+    NodeView {
+        node: NodeId::new(name).unwrap(),
+        machine: MachineId("m1".into()),
+        address: "10.0.0.1:7411".into(),
+        wanted: if app == "stopped" { "stop" } else { "plain" }.into(),
+        app: app.into(),
+        detail: String::new(),
+        proven_stopped: app == "stopped",
+        acknowledged: true,
+        heard: Some(Millis(300)),
+        lost: false,
+        code: Some("2.2.15".into()),
+        foreign: Vec::new(),
+    }
+}
+
+fn step(text: &str, state: &str, took: Option<u64>) -> StepView {
+    StepView { step: text.into(), state: state.into(), took: took.map(Millis) }
+}
+
+fn operation() -> OperationView {
+    OperationView {
+        id: OperationId::new("plugin-1").unwrap(),
+        request: "plugin enable @nocobase/plugin-map".into(),
+        by: "root@host".into(),
+        reason: "maps".into(),
+        status: "blocked".into(),
+        detail: "no contact with node-3".into(),
+        choices: vec!["give up: soloist operation abort plugin-1".into()],
+        waits: vec![Wait { node: Some(NodeId::new("node-3").unwrap()), what: "its stop".into() }],
+        steps: vec![
+            step("reach node-1, node-2, node-3", "done", Some(400)),
+            step("stop node-2, node-3", "now", Some(12_400)),
+            step("grant", "ahead", None),
+        ],
+        attempt: 1,
+        token: Some(Token(42)),
+        solo: Some(NodeId::new("node-1").unwrap()),
+        granted: false,
+        holder_lost: false,
+        ended: false,
+        left_out: BTreeMap::new(),
+        submitted_wall_ms: 0,
+        age: Millis(13_000),
+    }
+}
+
+fn fleet() -> FleetView {
+    let mut lost = node("node-3", "serving");
+    (lost.lost, lost.heard, lost.acknowledged) = (true, Some(Millis(25_000)), false);
+    lost.foreign = vec!["pid 7 of root: node app".into()];
+    FleetView {
+        fleet: FleetId::new("shop").unwrap(),
+        active: true,
+        desired: Desired::Run,
+        database: Some(DatabaseRecord {
+            identity: "7301/shop".into(),
+            version: Some(Version("2.2.15".into())),
+        }),
+        now: Time(100_000),
+        lock: LockView {
+            held: true,
+            operation: Some(OperationId::new("plugin-1").unwrap()),
+            token: Some(Token(42)),
+            age: Some(Millis(13_000)),
+            since_wall_ms: Some(0),
+            by: Some("root@host".into()),
+            reason: Some("maps".into()),
+        },
+        nodes: vec![node("node-1", "serving"), node("node-2", "stopped"), lost],
+        current: Some(operation()),
+        queue: Vec::new(),
+    }
+}
+
+fn fresh() -> Fresh {
+    Fresh { member: 2, leader: Some(1), applied: 99, ..Fresh::default() }
+}
+
+#[test]
+fn a_fleet_is_one_page() {
+    let expected = "\
+fleet     shop, should run
+database  2.2.15 (7301/shop)
+lock      held by plugin-1 (plugin enable @nocobase/plugin-map), token 42, for 13.0 s, by root@host: maps
+answer    by member 2, leader 1, entry 99
+
+NODE    APP      WANTED  CODE    HEARD   REMARKS
+node-1  serving  plain   2.2.15  0.3 s
+node-2  stopped  stop    2.2.15  0.3 s   proven stopped
+node-3  serving  plain   2.2.15  25.0 s  OUT OF CONTACT; FOREIGN pid 7 of root: node app; not acknowledged yet
+
+operation plugin-1: plugin enable @nocobase/plugin-map
+  status     blocked: no contact with node-3
+  asked      by root@host, 13.0 s ago: maps
+  solo node  node-1
+  token      42
+  steps
+    [x]  0.4 s  reach node-1, node-2, node-3
+    [>] 12.4 s  stop node-2, node-3
+    [ ]         grant
+  waits for
+    node-3: its stop
+  choices
+    give up: soloist operation abort plugin-1
+";
+    assert_eq!(status::fleet(&fleet(), &fresh()), expected);
+}
+
+#[test]
+fn what_may_be_out_of_date_says_so_first() {
+    let stale =
+        Fresh { stale: true, reason: "no leader is known".into(), last_contact_ms: Some(4_200), ..fresh() };
+    let text = status::fleet(&fleet(), &stale);
+    assert!(text.starts_with(
+        "STALE: this may be out of date. Member 2 heard a leader 4.2 s ago: no leader is known\n\nfleet     shop"
+    ));
+}
+
+#[test]
+fn a_node_is_shown_in_full() {
+    let mut node = node("node-1", "starting");
+    node.detail = "load plugin [ai], 48/77".into();
+    let expected = "\
+node            node-1
+machine         m1
+agent           10.0.0.1:7411
+heard           0.3 s ago
+wanted          plain
+acknowledged    yes
+app             starting: load plugin [ai], 48/77
+proven stopped  no
+code            2.2.15
+";
+    assert_eq!(table::node(&node), expected);
+}
+
+#[test]
+fn a_free_lock_is_one_word() {
+    let free = LockView {
+        held: false,
+        operation: None,
+        token: None,
+        age: None,
+        since_wall_ms: None,
+        by: None,
+        reason: None,
+    };
+    assert_eq!(table::lock(&free, None), "free");
+}
