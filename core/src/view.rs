@@ -187,7 +187,7 @@ fn node_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &
         Some(AppState::Starting) => ("starting", contact.progress(id, name).unwrap_or_default()),
         Some(AppState::Serving) => ("serving", String::new()),
         Some(AppState::Failed(why)) => ("failed", why.clone()),
-        Some(AppState::Stopping) => ("stopping", contact.progress(id, name).unwrap_or_default()),
+        Some(AppState::Stopping) => ("stopping", String::new()),
         Some(AppState::Crashed(how)) => ("crashed", how.clone()),
     };
     if detail.is_empty()

@@ -74,7 +74,7 @@ fn a_plugin_change_survives_the_death_of_leader_and_agent() {
         recording.intervals.iter().filter(|interval| interval.label != solo).map(|interval| interval.start);
     let granted = recording.marks[0].at;
     let first = restart.filter(|start| *start > granted).min().expect("the others were started again");
-    let window = soloist_demo::monitor::Window { from: granted, to: first };
+    let window = soloist_demo::monitor::Window { from: granted, to: first - Duration::from_millis(40) };
     assert_eq!(recording.labels(window), [solo.as_str()], "{}", recording.timeline(recording.whole(), 80));
 }
 
@@ -167,6 +167,7 @@ fn one_coordinator_alone_is_enough_for_a_small_fleet() {
     let mut fleet = installed(&FleetOptions { members: 1, nodes: 2, ..FleetOptions::default() });
     fleet.members[0].as_mut().expect("it runs").stop();
     fleet.start_member(0);
+    fleet.until_whole();
     let _ = fleet.cli().run(&["stop"]).expect(0);
     assert!((0..2).all(|at| marked(&fleet.marker(at)).is_empty()));
     let status = fleet.until("stop evidence", 20, |status| status["nodes"][1]["proven_stopped"] == true);
@@ -185,5 +186,5 @@ fn the_demo_ends_with_a_clean_verdict_and_leaves_nothing_behind() {
         .expect("the demo can be started");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("while the lock was held: 1 app process, node-"), "{text}");
+    assert!(text.contains("while the lock was held for the plugin change: 1 app process, node-1"), "{text}");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use soloist_core::agent::{Health as CoreHealth, accept};
-use soloist_core::assignment::TaskPhase;
+use soloist_core::assignment::{Run, TaskPhase};
 use tokio::time::Instant;
 
 use crate::driver::DriverError;
@@ -46,6 +46,10 @@ impl Agent {
                         if before != self.wanted() {
                             tracing::info!(generation = %assignment.generation, run = %assignment.spec.run, "assigned");
                             self.facts_wanted = true;
+                            if self.wanted() != Run::Stop {
+                                // What was read before, perhaps in the middle of an install, refuses nothing now.
+                                self.facts = None;
+                            }
                             self.launch_error = None;
                             self.restarts = 0;
                         }

@@ -319,13 +319,14 @@ impl Drop for Fleet {
     }
 }
 
-/// Whether a status says that all `count` nodes serve and nobody holds the lock.
+/// Whether a status says that all `count` nodes serve, as heard just now, and nobody holds the lock.
 #[must_use]
 pub fn whole(status: &Value, count: usize) -> bool {
+    let serves = |node: &Value| {
+        let current = node["acknowledged"] == true && !node["heard"].is_null() && node["lost"] == false;
+        current && node["app"] == "serving" && node["wanted"] == "plain"
+    };
     let nodes = status["nodes"].as_array();
     status["lock"]["held"] == false
-        && nodes.is_some_and(|nodes| {
-            nodes.len() == count
-                && nodes.iter().all(|node| node["app"] == "serving" && node["wanted"] == "plain")
-        })
+        && nodes.is_some_and(|nodes| nodes.len() == count && nodes.iter().all(serves))
 }
