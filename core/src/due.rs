@@ -66,8 +66,9 @@ pub fn witness(command: &mut Command, state: &State, contact: &Contact, now: Tim
     }
 }
 
-/// Most nodes in one `Heard` command; the rest follows with the next tick.
-const HEARD_MAX: usize = 512;
+/// Most nodes in one `Heard` command, so that it stays far below the largest command that a log takes (64 KiB); the rest
+/// follows with the next tick.
+const HEARD_MAX: usize = 64;
 
 /// The commands that the leader must propose at `now`.
 pub fn due(state: &State, contact: &Contact, now: Time) -> Vec<Command> {
