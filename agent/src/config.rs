@@ -129,10 +129,12 @@ impl Config {
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error| {
             let message = error.message().trim().to_owned();
-            let line = match error.span() {
-                Some(span) if span.start > 0 => text[..span.start.min(text.len())].matches('\n').count() + 1,
-                // Errors inside a tagged table have no place of their own: look for the key that they name.
-                _ => quoted(&message).first().map_or(1, |key| line_of(text, key)),
+            // Errors inside a tagged table point at the table: an unknown key is looked for by its name.
+            let unknown = quoted(&message).first().filter(|_| message.starts_with("unknown field")).copied();
+            let line = match (unknown, error.span()) {
+                (Some(key), _) => line_of(text, key),
+                (None, Some(span)) => text[..span.start.min(text.len())].matches('\n').count() + 1,
+                (None, None) => 1,
             };
             ConfigError::Malformed { path: path.to_owned(), line, what: with_suggestion(&message) }
         })

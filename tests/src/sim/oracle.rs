@@ -165,7 +165,8 @@ impl Oracle {
             let waiting = hosts.iter().filter(counts).any(|other| {
                 other.own().is_some_and(|app| app.launched >= operation.began && starts(&app.phase))
             });
-            if waiting && !self.served.contains(&operation.id) {
+            let left_out = operation.left_out.contains_key(&host.name);
+            if waiting && !left_out && !self.served.contains(&operation.id) {
                 return Err(format!(
                     "{} starts before the first node of {} has served",
                     host.name, operation.id

@@ -99,6 +99,11 @@ impl World {
                 self.note(format!("app of {} crashes", self.hosts[at].name));
                 self.app_ends(at, true);
             }
+            if self.chance.permille(20) && !self.hosts[at].keepers.is_empty() {
+                // Its ticket stays in the ledger, and a right that it was to use is spent.
+                self.hosts[at].keepers.pop();
+                self.note(format!("keeper of {} dies before it has executed the app", self.hosts[at].name));
+            }
             if self.chance.permille(1) && self.chance.permille(400) {
                 self.start_by_hand(at);
             }
