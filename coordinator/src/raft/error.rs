@@ -149,7 +149,8 @@ impl From<RaftError<TypeConfig, LinearizableReadError<TypeConfig>>> for ReadErro
                 ReadError::NotLeader { leader: leader_of(&forward) }
             }
             RaftError::APIError(LinearizableReadError::QuorumNotEnough(missing)) => {
-                ReadError::Unavailable { reason: missing.to_string() }
+                let members = missing.got.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                ReadError::Unavailable { reason: format!("no majority of members answers, only {members}") }
             }
         }
     }
