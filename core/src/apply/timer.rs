@@ -51,13 +51,12 @@ pub(super) fn ring(fleet: &mut Fleet, timer: &Timer, now: Now, journal: &mut Jou
         Timer::Gather(id) => {
             let limit = fleet.policy.gather_timeout;
             let Some(operation) = held(fleet, id) else { return Reply::Unchanged };
-            if !matches!(operation.step(), Some(Step::Reachable { absent_ok: true, .. }))
-                || now.time.since(operation.since) < limit
-            {
+            let Some(Step::Reachable { nodes, absent_ok: true }) = operation.step() else {
                 return Reply::Unchanged;
-            }
-            let missing = unreached(fleet, operation);
-            if missing.len() == fleet.nodes.len() {
+            };
+            let missing = unreached(fleet, operation, nodes);
+            // Somebody must be there: a start of nobody would never end.
+            if now.time.since(operation.since) < limit || missing.len() == nodes.len() {
                 return Reply::Unchanged;
             }
             leave_out(fleet, id, &missing, "its agent did not answer", journal)
@@ -170,12 +169,12 @@ fn lease(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut Journal) -
     Reply::Done
 }
 
-fn unreached(fleet: &Fleet, operation: &Operation) -> Vec<NodeId> {
+fn unreached(fleet: &Fleet, operation: &Operation, nodes: &[NodeId]) -> Vec<NodeId> {
     let began = operation.began.unwrap_or_default();
     let reached = |node: &crate::state::Node| {
         node.stop_evidence.is_some() || node.observed.as_ref().is_some_and(|seen| seen.applied >= began)
     };
-    fleet.nodes.iter().filter(|(_, node)| !reached(node)).map(|(name, _)| name.clone()).collect()
+    nodes.iter().filter(|name| !fleet.nodes.get(*name).is_some_and(reached)).cloned().collect()
 }
 
 /// Whether nodes that are out of contact may be left out of the current step: bringing back service does not wait for

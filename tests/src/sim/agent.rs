@@ -58,6 +58,8 @@ pub(crate) struct Host {
     /// Foreign processes and holders as the last scan saw them.
     pub(crate) scanned: (Vec<Foreign>, Vec<Token>),
     pub(crate) next_scan: u64,
+    /// Until then nothing reaches its agent, although what it sends arrives: a link that is cut one way.
+    pub(crate) deaf_until: u64,
 }
 
 impl Host {
@@ -89,6 +91,7 @@ impl Host {
             holders: Vec::new(),
             scanned: (Vec::new(), Vec::new()),
             next_scan: 0,
+            deaf_until: 0,
         }
     }
 

@@ -161,11 +161,13 @@ impl Oracle {
                 && operation.began.is_some_and(|began| generation >= began)
         }) {
             // A node that was out of contact and left out may have begun to start: the others do not wait for it.
-            let counts = |other: &&Host| !operation.left_out.contains_key(&other.name);
+            // A node that ran before the operation is started again after a crash whenever that happens.
+            let parked = |name: &NodeId| fleet.nodes.get(name).is_some_and(|node| !node.admitted);
+            let counts = |other: &&Host| !operation.left_out.contains_key(&other.name) && parked(&other.name);
             let waiting = hosts.iter().filter(counts).any(|other| {
                 other.own().is_some_and(|app| app.launched >= operation.began && starts(&app.phase))
             });
-            let left_out = operation.left_out.contains_key(&host.name);
+            let left_out = operation.left_out.contains_key(&host.name) || !parked(&host.name);
             if waiting && !left_out && !self.served.contains(&operation.id) {
                 return Err(format!(
                     "{} starts before the first node of {} has served",

@@ -99,6 +99,22 @@ impl World {
                 self.note(format!("app of {} crashes", self.hosts[at].name));
                 self.app_ends(at, true);
             }
+            if self.chance.permille(1) {
+                self.hosts[at].deaf_until = self.now + self.chance.between(1_000, 6_000);
+            }
+            let deaf = self.hosts[at].deaf_until > self.now;
+            if deaf
+                && self.chance.permille(15)
+                && self.hosts[at].own().is_some_and(|app| app.stops_at.is_none())
+            {
+                self.note(format!("app of {} crashes while its agent is deaf", self.hosts[at].name));
+                self.app_ends(at, true);
+            }
+            let changing = self.hosts[at].own().is_some_and(|app| app.change.is_some());
+            if changing && self.hosts[at].agent_up && self.chance.permille(8) {
+                self.hosts[at].agent_up = false;
+                self.note(format!("agent of {} dies in the middle of a task", self.hosts[at].name));
+            }
             if self.chance.permille(20) && !self.hosts[at].keepers.is_empty() {
                 // Its ticket stays in the ledger, and a right that it was to use is spent.
                 self.hosts[at].keepers.pop();
@@ -213,6 +229,7 @@ impl World {
             let installed = self.database.version.as_deref() == Some(OTHER_VERSION);
             self.hosts[at].code = if installed { OTHER_VERSION } else { VERSION };
             self.hosts[at].facts = None;
+            self.hosts[at].deaf_until = 0;
             if !self.hosts[at].up {
                 self.power_on(at);
             } else if !self.hosts[at].agent_up {

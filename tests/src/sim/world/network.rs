@@ -131,7 +131,7 @@ impl World {
                 }
             }
             Message::Assign { node, member, incarnation, assignment } => {
-                if self.cuts.contains(&(node, member)) {
+                if self.cuts.contains(&(node, member)) || self.hosts[node].deaf_until > self.now {
                     return Ok(());
                 }
                 let host = &mut self.hosts[node];

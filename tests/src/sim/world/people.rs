@@ -66,6 +66,11 @@ impl World {
         let Some(fleet) = self.fleet_now() else { return Ok(()) };
         let (active, stopped) = (fleet.active, fleet.desired == Desired::Stop);
         let unknown = fleet.database.is_none();
+        let overdue =
+            fleet.current().is_some_and(|operation| operation.status == Status::Blocked(Blocked::Overdue));
+        if overdue && self.chance.permille(600) {
+            return self.retry();
+        }
         let host = self.chance.index(self.hosts.len());
         let on = if self.chance.permille(500) { Some(self.hosts[host].name.clone()) } else { None };
         let wait =
