@@ -306,7 +306,7 @@ pub(super) fn retry(
     operation.absent.clear();
     operation.status = if operation.aborting.is_some() { Status::Aborting } else { Status::Running };
     let number = operation.attempt;
+    journal.operation(name, EventKind::Submitted(format!("another attempt, by {}", clip(by))));
     journal.operation(name, EventKind::Attempt(number));
-    let _ = by;
     Ok(Reply::Done)
 }
