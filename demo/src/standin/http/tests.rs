@@ -119,7 +119,7 @@ async fn without_await_response_the_answer_comes_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = StandinOptions::for_test(folder.path(), "node-1");
     options.quickstart = true;
-    options.task_delay_ms = 300;
+    options.task_delay_ms = 2000;
     let (app, port) = node(options).await;
     boot::boot(Arc::clone(&app)).await;
     let token = sign_in_as_root(port).await;
@@ -128,8 +128,11 @@ async fn without_await_response_the_answer_comes_before_the_work() {
     assert_eq!(status, 503);
     assert!(body.contains("APP_COMMANDING") && body.contains("pm.enable"), "{body}");
     assert!(!app.is_loaded("map"));
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    assert!(app.is_loaded("map"));
+    let begun = std::time::Instant::now();
+    while !app.is_loaded("map") {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is never loaded");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert_eq!(call(port, "GET", "/api/__health_check", "", "").await.0, 200);
 }
 
