@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::driver::{AppCommand, Driver, DriverError, LaunchPlan, ProcessDriver, StopOutcome};
 use crate::keeper::LogBounds;
-use crate::probe::{Health, Prober, Proven, Verdict};
+use crate::probe::{Health, Prober, Verdict};
 use crate::profile::{Facts, Profile};
 use crate::task::{TaskEnd, TaskLimits, Tasks};
 
@@ -38,7 +38,7 @@ pub enum Done {
     /// A task's check or run ended.
     Task(TaskKey, TaskPhase, TaskResult),
     /// A proof was brought, or why not.
-    Proved(Proof, Result<Proven, String>),
+    Proved(Proof, Result<(), String>),
     /// The plugins were listed.
     Listed(v1::Inventory),
     /// They could not be listed.
@@ -129,7 +129,7 @@ impl Jobs {
     async fn tasks(&self) -> Result<Tasks, String> {
         let api = self.profile.api().await.map_err(|error| error.to_string())?;
         let api = api.ok_or("this node's app has no API: set api_url in its [app] table")?;
-        Ok(Tasks::new(api, self.profile.routes().clone(), TaskLimits::default()))
+        Ok(Tasks::new(api, self.profile.proofs().clone(), TaskLimits::default()))
     }
 
     /// Tries to prove what is loaded; `since` says whether the process was launched after the change.
@@ -137,7 +137,7 @@ impl Jobs {
         let this = self.clone();
         self.spawn(async move {
             let proven = match this.profile.api().await {
-                Ok(Some(api)) => this.profile.routes().prove(&api, &proof, since).await,
+                Ok(Some(api)) => this.profile.proofs().prove(&api, &proof, since).await,
                 Ok(None) => Err("this node's app has no API".to_owned()),
                 Err(error) => Err(error.to_string()),
             };

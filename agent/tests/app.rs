@@ -7,8 +7,8 @@ mod fake;
 
 use std::time::Duration;
 
-use fake::{Fake, MAP, Mode};
-use soloist_agent::probe::{ApiClient, ApiError, Health, LoadedAnswer, Prober, Proven, Routes, Verdict};
+use fake::{BARE, EMBED, Fake, MAP, Mode};
+use soloist_agent::probe::{ApiClient, ApiError, Health, Loaded, Prober, Verdict};
 use soloist_agent::task::{TaskEnd, TaskLimits, Tasks};
 use soloist_core::assignment::{Proof, Task, TaskKey, TaskPhase, TaskResult};
 use soloist_core::ids::{Generation, OperationId, Version};
@@ -20,7 +20,7 @@ fn task(phase: TaskPhase, name: &str, plugin: &str) -> Task {
 
 fn tasks(fake: &Fake) -> Tasks {
     let limits = TaskLimits { request: Duration::from_secs(5), quiet: Duration::from_secs(5) };
-    Tasks::new(fake.client(), Routes::default(), limits)
+    Tasks::new(fake.client(), fake.proofs(), limits)
 }
 
 async fn perform(tasks: &Tasks, phase: TaskPhase, name: &str, plugin: &str) -> TaskResult {
@@ -107,6 +107,8 @@ async fn failures_carry_the_apps_own_words() {
     assert!(why.contains("has not loaded"), "{why}");
     let why = failed(perform(&tasks, TaskPhase::Check, "plugin-enable", "mapp").await);
     assert!(why.contains("did you mean @nocobase/plugin-map?"), "{why}");
+    let why = failed(perform(&tasks, TaskPhase::Check, "plugin-enable", BARE).await);
+    assert!(why.contains("plugin_routes"), "{why}");
     let why = failed(perform(&tasks, TaskPhase::Check, "plugin-enable", "a;b").await);
     assert!(why.contains("not a plugin's package name"), "{why}");
     let why = failed(perform(&tasks, TaskPhase::Run, "shell", "map").await);
@@ -118,7 +120,7 @@ async fn a_request_that_outlives_its_client_is_waited_for() {
     let fake = Fake::start().await;
     fake.set(|app| app.mode = Mode::Slow(Duration::from_millis(1500)));
     let short = TaskLimits { request: Duration::from_millis(200), quiet: Duration::from_millis(200) };
-    let hasty = Tasks::new(fake.client(), Routes::default(), short);
+    let hasty = Tasks::new(fake.client(), fake.proofs(), short);
     let asked = task(TaskPhase::Run, "plugin-enable", MAP);
     assert!(matches!(hasty.perform(&asked).await, TaskEnd::UnderWay(_)));
     // The agent dies here; the next one only looks.
@@ -138,22 +140,32 @@ async fn what_never_began_is_interrupted() {
 async fn proofs() {
     let fake = Fake::start().await;
     let api = fake.client();
-    let routes = Routes::default();
+    let proofs = fake.proofs();
     let proof = |plugin: &str, loaded, since| Proof { plugin: plugin.into(), loaded, since };
-    assert_eq!(routes.loaded(&api, MAP).await.unwrap(), LoadedAnswer::NotLoaded);
-    assert_eq!(routes.prove(&api, &proof(MAP, false, None), false).await, Ok(Proven::ByRoute));
-    assert!(routes.prove(&api, &proof(MAP, true, None), false).await.unwrap_err().contains("not enabled"));
+    assert_eq!(proofs.loaded(&api, MAP).await.unwrap(), Loaded::No);
+    assert_eq!(proofs.prove(&api, &proof(MAP, false, None), false).await, Ok(()));
+    assert!(proofs.prove(&api, &proof(MAP, true, None), false).await.unwrap_err().contains("not enabled"));
     // Enabled by another node: the list says yes, this process does not have it.
     fake.set(|app| app.plugins.insert(MAP.into(), true).map_or((), drop));
-    assert!(routes.prove(&api, &proof(MAP, true, None), false).await.unwrap_err().contains("not loaded"));
+    assert!(proofs.prove(&api, &proof(MAP, true, None), false).await.unwrap_err().contains("not loaded"));
     fake.set(|app| app.loaded.push(MAP.into()));
     let since = Some(Generation(9));
     assert!(
-        routes.prove(&api, &proof(MAP, true, since), false).await.unwrap_err().contains("not been restarted")
+        proofs.prove(&api, &proof(MAP, true, since), false).await.unwrap_err().contains("not been restarted")
     );
-    assert_eq!(routes.prove(&api, &proof(MAP, true, since), true).await, Ok(Proven::ByRoute));
-    let embed = "@nocobase/plugin-embed";
-    assert_eq!(routes.prove(&api, &proof(embed, false, None), false).await, Ok(Proven::ByList));
+    assert_eq!(proofs.prove(&api, &proof(MAP, true, since), true).await, Ok(()));
+    // Without a route its texts tell, and only the process has them.
+    assert_eq!(proofs.prove(&api, &proof(EMBED, false, None), false).await, Ok(()));
+    fake.set(|app| app.plugins.insert(EMBED.into(), true).map_or((), drop));
+    assert!(proofs.prove(&api, &proof(EMBED, true, None), false).await.unwrap_err().contains("not loaded"));
+    fake.set(|app| app.loaded.push(EMBED.into()));
+    assert_eq!(proofs.prove(&api, &proof(EMBED, true, None), false).await, Ok(()));
+    fake.set(|app| app.plugins.insert(EMBED.into(), false).map_or((), drop));
+    assert!(
+        proofs.prove(&api, &proof(EMBED, false, None), false).await.unwrap_err().contains("still loaded")
+    );
+    let why = proofs.prove(&api, &proof(BARE, false, None), false).await.unwrap_err();
+    assert!(why.contains("nothing here can tell") && why.contains("plugin_routes"), "{why}");
     fake.set(|app| app.health = Some(("APP_ERROR".into(), "broken".into())));
-    assert!(routes.loaded(&api, MAP).await.is_err(), "an app that is down proves nothing");
+    assert!(proofs.loaded(&api, MAP).await.is_err(), "an app that is down proves nothing");
 }

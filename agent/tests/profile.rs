@@ -54,6 +54,7 @@ impl Installation {
             node: None,
             credential: None,
             plugin_routes: BTreeMap::new(),
+            known_sessions: Vec::new(),
         };
         Self { temp, config }
     }

@@ -175,6 +175,33 @@ pub struct Foreign {
     pub command: String,
 }
 
+/// A session in the app's database that belongs to no node of the fleet: perhaps an app that somebody started on a host
+/// without an agent.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DbSession {
+    /// Process id of the session at the database server.
+    pub pid: u32,
+    /// Role that it signed in as.
+    pub role: String,
+    /// Where it comes from: an address, or `local`.
+    pub client: String,
+    /// The name that the client gave itself; often empty.
+    pub application: String,
+}
+
+impl std::fmt::Display for DbSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "database session {} of role {} from {}", self.pid, self.role, self.client)?;
+        if self.application.is_empty() { Ok(()) } else { write!(f, " ({})", self.application) }
+    }
+}
+
+impl std::fmt::Display for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} of {}: {}", self.pid, self.owner, self.command)
+    }
+}
+
 /// What a node's database looks like.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct DatabaseFacts {
@@ -207,6 +234,9 @@ pub struct Observed {
     /// Foreign processes.
     #[serde(default)]
     pub foreign: Vec<Foreign>,
+    /// Sessions in the database that belong to no node, when it was last read.
+    #[serde(default)]
+    pub sessions: Vec<DbSession>,
     /// Tokens of external holders whose processes run on this host.
     #[serde(default)]
     pub holders: Vec<Token>,

@@ -76,6 +76,23 @@ pub fn foreign(node: &Node) -> Option<String> {
     Some(format!("foreign process {} of {} runs the app: {}", found.pid, found.owner, found.command))
 }
 
+/// Who runs the app or uses its database without being of the fleet, and which node saw it.
+fn stranger(fleet: &Fleet) -> Option<(NodeId, String)> {
+    first(fleet, foreign).filter(|_| Rule::ForeignBlocks.holds()).or_else(|| first(fleet, session))
+}
+
+fn first(fleet: &Fleet, what: fn(&Node) -> Option<String>) -> Option<(NodeId, String)> {
+    fleet.nodes.iter().find_map(|(name, node)| Some((name.clone(), what(node)?)))
+}
+
+/// Sessions count until the grant only: from then on the holder's own tools have some.
+fn session(node: &Node) -> Option<String> {
+    let found = node.observed.as_ref()?.sessions.first().filter(|_| Rule::SessionBlocks.holds())?;
+    Some(format!(
+        "{found} is of no node of the fleet: end it, or name it under known_sessions in each node's agent configuration"
+    ))
+}
+
 /// Whether everything outside the solo node is still as the exclusive part needs it.
 pub fn standing(fleet: &Fleet, operation: &Operation) -> Option<(NodeId, String)> {
     if operation.exclusive() { breach(fleet, operation) } else { None }
@@ -96,7 +113,11 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
             };
             let missing: Vec<&NodeId> = nodes.iter().filter(left).filter(|name| !reached(name)).collect();
             if missing.is_empty() && nodes.iter().any(|name| !operation.left_out.contains_key(name)) {
-                return Condition::Met;
+                // Whoever would block the grant is named before anything is stopped for it.
+                return match stranger(fleet).filter(|_| operation.plan.contains(&Step::Granted)) {
+                    Some((node, what)) => Condition::Stuck(Blocked::Breach(node, what)),
+                    None => Condition::Met,
+                };
             }
             waiting(operation, &missing, "its agent to answer", !absent_ok)
         }
@@ -132,7 +153,7 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
             }
             waiting(operation, &missing, "the app to stop", true)
         }
-        Step::Granted => match breach(fleet, operation) {
+        Step::Granted => match breach(fleet, operation).or_else(|| first(fleet, session)) {
             None => Condition::Met,
             Some((node, what)) => Condition::Stuck(Blocked::Breach(node, what)),
         },

@@ -27,6 +27,8 @@ pub enum Rule {
     PlainNeedsSameVersion,
     /// Nothing exclusive begins while a foreign process is known.
     ForeignBlocks,
+    /// Nothing exclusive begins while a database session of nobody in the fleet is known.
+    SessionBlocks,
     /// The first node serves before the second starts.
     FirstServes,
     /// Time is the leader's elapsed time, never a wall clock.
@@ -37,7 +39,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tests that walk them all.
-    pub const ALL: [Rule; 15] = [
+    pub const ALL: [Rule; 16] = [
         Rule::CrashIsNoEvidence,
         Rule::EvidenceIsWithdrawn,
         Rule::ReportsInOrder,
@@ -50,6 +52,7 @@ impl Rule {
         Rule::MigrateNeedsIntent,
         Rule::PlainNeedsSameVersion,
         Rule::ForeignBlocks,
+        Rule::SessionBlocks,
         Rule::FirstServes,
         Rule::ElapsedTime,
         Rule::PromoteExtends,

@@ -80,7 +80,7 @@ pub struct NodeView {
     pub lost: bool,
     /// Version of its code.
     pub code: Option<String>,
-    /// Foreign processes, in words.
+    /// Foreign processes, and database sessions of nobody in the fleet, in words.
     pub foreign: Vec<String>,
 }
 
@@ -213,8 +213,10 @@ fn node_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &
         code: seen.and_then(|seen| seen.code.as_ref()).map(ToString::to_string),
         foreign: seen
             .iter()
-            .flat_map(|seen| &seen.foreign)
-            .map(|found| format!("pid {} of {}: {}", found.pid, found.owner, found.command))
+            .flat_map(|seen| {
+                let sessions = seen.sessions.iter().map(ToString::to_string);
+                seen.foreign.iter().map(ToString::to_string).chain(sessions)
+            })
             .collect(),
     }
 }

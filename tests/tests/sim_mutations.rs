@@ -85,6 +85,11 @@ fn a_grant_beside_a_foreign_process() {
 }
 
 #[test]
+fn a_grant_beside_a_strangers_database_session() {
+    is_noticed(Rule::SessionBlocks, &["database session"]);
+}
+
+#[test]
 fn a_second_node_started_before_the_first_serves() {
     is_noticed(Rule::FirstServes, &["before the first node"]);
 }

@@ -43,9 +43,9 @@ impl Agent {
                     Ok(Some(next)) => {
                         let before = self.wanted();
                         self.parts.ledger.store(next)?;
+                        self.facts_wanted = true;
                         if before != self.wanted() {
                             tracing::info!(generation = %assignment.generation, run = %assignment.spec.run, "assigned");
-                            self.facts_wanted = true;
                             if self.wanted() != Run::Stop {
                                 // What was read before, perhaps in the middle of an install, refuses nothing now.
                                 self.facts = None;
@@ -157,8 +157,8 @@ impl Agent {
             Done::Proved(proof, result) => {
                 self.proving = false;
                 match result {
-                    Ok(how) => {
-                        tracing::info!(plugin = %proof.plugin, loaded = proof.loaded, ?how, "proved");
+                    Ok(()) => {
+                        tracing::info!(plugin = %proof.plugin, loaded = proof.loaded, "proved");
                         self.proved = Some(proof);
                         self.unproved = None;
                     }

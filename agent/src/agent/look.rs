@@ -69,7 +69,10 @@ impl Agent {
             self.looked = Instant::now();
             self.parts.jobs.look(prober, self.code());
         }
-        let every = if self.health == CoreHealth::Serving { FACTS_SERVING } else { FACTS_EVERY };
+        // A stranger in the database is looked for again soon: somebody may wait for its end.
+        let strangers = self.facts.as_ref().is_some_and(|(facts, _)| !facts.sessions.is_empty());
+        let calm = self.health == CoreHealth::Serving && !strangers;
+        let every = if calm { FACTS_SERVING } else { FACTS_EVERY };
         let old = self.facts.as_ref().is_none_or(|(_, read)| read.elapsed() >= every);
         if (old || self.facts_wanted) && !self.facts_reading {
             self.facts_reading = true;
@@ -105,6 +108,7 @@ impl Agent {
             facts: self.facts.as_ref().map(|(facts, _)| CoreFacts {
                 code: facts.code.clone(),
                 database: facts.database.clone(),
+                sessions: facts.sessions.clone(),
                 upgrading: facts.upgrading,
                 problem: facts
                     .refusal

@@ -2,6 +2,7 @@
 //!
 //! Every request has a deadline and every answer a bound. Requests go to the node itself, never through a proxy.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +104,30 @@ pub struct Plugin {
     pub enabled: bool,
 }
 
+/// What `app:getLang` says of one package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Texts {
+    /// Whether the process has texts of it.
+    pub has_any: bool,
+    /// The language that was asked for, such as `en-US`.
+    pub language: String,
+}
+
+/// A value as it may stand in a query.
+pub(crate) fn encode(value: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-') {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
 #[derive(Deserialize)]
 struct Data<T> {
     data: T,
@@ -168,6 +193,19 @@ impl ApiClient {
         let what = "pm:list";
         let answer = self.call("pm:list?mode=summary", false, DEADLINE).await?;
         data(what, answer)
+    }
+
+    /// What the running process knows of a package's texts, in the app's own language.
+    pub async fn texts(&self, package: &str) -> Result<Texts, ApiError> {
+        #[derive(Deserialize)]
+        struct Lang {
+            lang: String,
+            resources: BTreeMap<String, serde_json::Value>,
+        }
+        let what = "app:getLang";
+        let answer = self.get_public(&format!("{what}?ns={}", encode(package))).await?;
+        let found = data::<Lang>(what, answer)?;
+        Ok(Texts { has_any: found.resources.contains_key(package), language: found.lang })
     }
 
     /// A request without credential.
@@ -298,4 +336,14 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     shorten(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries() {
+        assert_eq!(encode("@nocobase/plugin-map"), "%40nocobase%2Fplugin-map");
+    }
 }

@@ -6,10 +6,11 @@ mod health;
 mod proof;
 mod serving;
 
-pub use api::{Answer, ApiClient, ApiError, Plugin};
+pub(crate) use api::encode;
+pub use api::{Answer, ApiClient, ApiError, Plugin, Texts};
 pub use credential::{Credential, CredentialError, Secret};
 pub use health::Health;
 pub(crate) use health::shorten;
-pub use proof::{LoadedAnswer, Proven, Routes};
-pub(crate) use proof::{find as find_plugin, short as short_name};
+pub use proof::{Loaded, Packages, Proofs};
+pub(crate) use proof::{find as find_plugin, short as short_name, unprovable};
 pub use serving::{FAILED_AFTER, Prober, Verdict};

@@ -1,14 +1,25 @@
 //! Proving what an app has loaded, which no list tells: lists come from the database.
 //!
-//! A plugin that adds a route of its own is proven by that route: "404 Not Found" means that nobody serves it. For
-//! a plugin without a known route the proof is weaker: the process started after the change was made, and the
-//! database says that the plugin is enabled, so it was loaded at the start.
+//! Two things of an app's process change with what it has loaded, and one of them is asked for each plugin:
+//!
+//! | what | loaded | not loaded | known for |
+//! |---|---|---|---|
+//! | a route of the plugin | any other answer | "404 Not Found" | [`KNOWN`] and the configuration; it comes first |
+//! | the plugin's texts in `app:getLang` | they are there | they are not | each plugin whose package has texts in that language |
+//!
+//! The texts are put together from the plugins that the process has in its memory, not from the database: with 2.2.15 they
+//! were right for all 98 plugins, on a node that enabled or disabled one and on another that had not been restarted
+//! since. (One exception: with `plugin-localization`, texts that were translated by hand can outlive a plugin of
+//! another vendor; then a route in the configuration decides.) A plugin with neither is not changed at all, because nothing
+//! could tell how it ended.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use soloist_core::assignment::Proof;
 
 use super::api::{ApiClient, ApiError, Plugin};
+use crate::host::disk::DiskReader;
 
 /// Routes that exist only while their plugin is loaded, each tried on a real 2.2.15: enabled, disabled, and in a
 /// fresh process. A plugin's collections are no proof: those of `departments` are served when it is disabled, too,
@@ -20,62 +31,71 @@ const KNOWN: [(&str, &str); 4] = [
     ("@nocobase/plugin-localization", "localizationTexts:list?pageSize=1"),
 ];
 
-/// Which route proves which plugin.
+/// What can prove which plugins an app has loaded.
 #[derive(Debug, Clone)]
-pub struct Routes(BTreeMap<String, String>);
-
-impl Default for Routes {
-    fn default() -> Self {
-        Self::with(std::iter::empty())
-    }
+pub struct Proofs {
+    routes: BTreeMap<String, String>,
+    packages: Option<Packages>,
 }
 
-/// Whether a plugin is loaded, as its route says.
+/// Where a node's packages lie: a `node_modules` folder.
+#[derive(Debug, Clone)]
+pub struct Packages {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Reads it with a deadline.
+    pub disk: DiskReader,
+}
+
+/// Whether a plugin is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoadedAnswer {
-    /// Its route is served.
-    Loaded,
-    /// Its route is not there.
-    NotLoaded,
-    /// No route is known for it.
-    NoRoute,
+pub enum Loaded {
+    /// The process has it.
+    Yes,
+    /// The process does not have it.
+    No,
+    /// Nothing is known by which to tell.
+    Unknown,
 }
 
-/// How a proof came about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proven {
-    /// The plugin's route answered.
-    ByRoute,
-    /// The app started after the change (or made it itself), and the database says so. Weaker: a plugin that
-    /// quietly failed to load is not noticed.
-    ByList,
-}
-
-impl Routes {
-    /// The known routes and those of the configuration, which come first.
-    pub fn with(configured: impl IntoIterator<Item = (String, String)>) -> Self {
+impl Proofs {
+    /// The known routes and those of the configuration, which come first; and texts, where the packages are known.
+    pub fn new(configured: impl IntoIterator<Item = (String, String)>, packages: Option<Packages>) -> Self {
         let known = KNOWN.iter().map(|(plugin, route)| ((*plugin).to_owned(), (*route).to_owned()));
-        Self(known.chain(configured).collect())
+        Self { routes: known.chain(configured).collect(), packages }
     }
 
-    /// Asks the app whether a plugin (by package name) is loaded.
-    pub async fn loaded(&self, api: &ApiClient, package: &str) -> Result<LoadedAnswer, ApiError> {
-        let Some(route) = self.0.get(package) else { return Ok(LoadedAnswer::NoRoute) };
-        let answer = api.get(route).await?;
-        match answer.status {
-            404 => Ok(LoadedAnswer::NotLoaded),
-            // The app as a whole is not there; that says nothing about the plugin.
-            503 | 401 | 502 => {
-                let message = answer.message();
-                Err(ApiError::Status { what: route.clone(), status: answer.status, message })
-            }
-            _ => Ok(LoadedAnswer::Loaded),
+    /// Asks the app whether it has loaded a plugin (by package name).
+    ///
+    /// # Errors
+    /// When the app does not answer properly, which says nothing about the plugin.
+    pub async fn loaded(&self, api: &ApiClient, package: &str) -> Result<Loaded, ApiError> {
+        match (self.routes.get(package), &self.packages) {
+            (Some(route), _) => by_route(api, route).await,
+            (None, Some(packages)) => packages.by_texts(api, package).await,
+            (None, None) => Ok(Loaded::Unknown),
+        }
+    }
+
+    /// Whether the app has loaded a plugin, or has not, as `wanted`; the reason of an error is for people.
+    ///
+    /// # Errors
+    /// When it is not so, or cannot be told.
+    pub async fn require(&self, api: &ApiClient, package: &str, wanted: bool) -> Result<(), String> {
+        match (self.loaded(api, package).await.map_err(|error| error.to_string())?, wanted) {
+            (Loaded::Yes, true) | (Loaded::No, false) => Ok(()),
+            (Loaded::Yes, false) => Err(format!("the app has still loaded {package}")),
+            (Loaded::No, true) => Err(format!("the app has not loaded {package}; restart it")),
+            (Loaded::Unknown, _) => Err(unprovable(package)),
         }
     }
 
     /// Brings a proof. `started_since` tells whether the app's process started after the change in question; where
-    /// the proof demands that (`since`), nothing counts without it. The reason of an error is for people.
-    pub async fn prove(&self, api: &ApiClient, proof: &Proof, started_since: bool) -> Result<Proven, String> {
+    /// the proof demands that (`since`), nothing counts without it.
+    ///
+    /// # Errors
+    /// Why it is not proven, for people.
+    pub async fn prove(&self, api: &ApiClient, proof: &Proof, started_since: bool) -> Result<(), String> {
         if proof.since.is_some() && !started_since {
             return Err("the app has not been restarted since the change".into());
         }
@@ -87,13 +107,49 @@ impl Routes {
             let state = if enabled { "enabled" } else { "not enabled" };
             return Err(format!("the database says that {package} is {state}"));
         }
-        match (self.loaded(api, package).await.map_err(|error| error.to_string())?, proof.loaded) {
-            (LoadedAnswer::Loaded, true) | (LoadedAnswer::NotLoaded, false) => Ok(Proven::ByRoute),
-            (LoadedAnswer::Loaded, false) => Err(format!("the app has still loaded {package}")),
-            (LoadedAnswer::NotLoaded, true) => Err(format!("the app has not loaded {package}; restart it")),
-            // It started after the change, or made the change itself, and its list says so.
-            (LoadedAnswer::NoRoute, _) => Ok(Proven::ByList),
+        self.require(api, package, proof.loaded).await
+    }
+}
+
+/// Why nothing is done about a plugin, and what to do about that.
+pub(crate) fn unprovable(package: &str) -> String {
+    format!(
+        "nothing here can tell whether the app has loaded {package}: it has no texts in the app's language and no known route; \
+         name a route that only this plugin serves under plugin_routes in each node's agent configuration"
+    )
+}
+
+async fn by_route(api: &ApiClient, route: &str) -> Result<Loaded, ApiError> {
+    let answer = api.get(route).await?;
+    match answer.status {
+        404 => Ok(Loaded::No),
+        // The app as a whole is not there; that says nothing about the plugin.
+        503 | 401 | 502 => {
+            let message = answer.message();
+            Err(ApiError::Status { what: route.to_owned(), status: answer.status, message })
         }
+        _ => Ok(Loaded::Yes),
+    }
+}
+
+impl Packages {
+    async fn by_texts(&self, api: &ApiClient, package: &str) -> Result<Loaded, ApiError> {
+        let texts = api.texts(package).await?;
+        if texts.has_any {
+            return Ok(Loaded::Yes);
+        }
+        // Missing texts mean something only where the package has some to give; NocoBase looks for these two files.
+        for language in [texts.language.clone(), texts.language.replace('-', "_")] {
+            let file = self.folder.join(package).join("dist/locale").join(format!("{language}.json"));
+            let found = self.disk.exists(file).await.map_err(|error| ApiError::Broken {
+                what: format!("the folder of {package}"),
+                why: error.to_string(),
+            })?;
+            if found {
+                return Ok(Loaded::No);
+            }
+        }
+        Ok(Loaded::Unknown)
     }
 }
 

@@ -12,7 +12,7 @@ use super::command::{base_env, output};
 use super::{Facts, NodeContext, ProfileError};
 use crate::driver::AppCommand;
 use crate::host::{AppPattern, Marker};
-use crate::probe::{ApiClient, ApiError, Health, Prober, Routes, Verdict};
+use crate::probe::{ApiClient, ApiError, Health, Prober, Proofs, Verdict};
 
 /// How long facts may take.
 const FACTS_DEADLINE: Duration = Duration::from_secs(5);
@@ -80,7 +80,7 @@ pub struct GenericProfile {
     api: Option<ApiClient>,
     health: Option<ApiClient>,
     facts: Option<ApiClient>,
-    routes: Routes,
+    proofs: Proofs,
 }
 
 impl GenericProfile {
@@ -95,7 +95,7 @@ impl GenericProfile {
             api,
             health: client(&config.health_url)?,
             facts: client(&config.facts_url)?,
-            routes: Routes::with(config.plugin_routes.clone()),
+            proofs: Proofs::new(config.plugin_routes.clone(), None),
             config,
             node,
         })
@@ -144,6 +144,7 @@ impl GenericProfile {
                     version: database.version,
                     empty: database.empty,
                 }),
+                sessions: Vec::new(),
                 database_error: None,
                 upgrading: told.upgrading,
                 refusal: None,
@@ -179,8 +180,8 @@ impl GenericProfile {
         AppPattern::Command { app_folder: folder, argv: self.config.command.clone() }
     }
 
-    pub(super) fn routes(&self) -> &Routes {
-        &self.routes
+    pub(super) fn proofs(&self) -> &Proofs {
+        &self.proofs
     }
 }
 

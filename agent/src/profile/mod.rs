@@ -8,12 +8,12 @@ mod nocobase;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use soloist_core::assignment::{DatabaseFacts, RunMode};
+use soloist_core::assignment::{DatabaseFacts, DbSession, RunMode};
 use soloist_core::ids::{FleetId, NodeId, Version};
 
 use crate::driver::AppCommand;
 use crate::host::{AppPattern, Marker};
-use crate::probe::{ApiClient, ApiError, Health, Prober, Routes, Verdict};
+use crate::probe::{ApiClient, ApiError, Health, Prober, Proofs, Verdict};
 
 pub use generic::{GenericConfig, GenericProfile};
 pub use nocobase::{NocoBaseConfig, NocoBaseProfile};
@@ -43,6 +43,8 @@ pub struct Facts {
     pub code: Option<Version>,
     /// The database, if it could be read.
     pub database: Option<DatabaseFacts>,
+    /// Sessions in the database that belong to no node.
+    pub sessions: Vec<DbSession>,
     /// Why it could not.
     pub database_error: Option<String>,
     /// Whether the storage says that the next start upgrades (NocoBase's `.upgrading`).
@@ -142,11 +144,11 @@ impl Profile {
         }
     }
 
-    /// Routes that prove plugins.
-    pub fn routes(&self) -> &Routes {
+    /// What can prove which plugins the app has loaded.
+    pub fn proofs(&self) -> &Proofs {
         match self {
-            Profile::NocoBase(profile) => profile.routes(),
-            Profile::Generic(profile) => profile.routes(),
+            Profile::NocoBase(profile) => profile.proofs(),
+            Profile::Generic(profile) => profile.proofs(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use soloist_core::assignment::{Task, TaskPhase, TaskResult};
 
-use crate::probe::{ApiClient, Routes};
+use crate::probe::{ApiClient, Proofs};
 
 /// Names of the tasks that this agent knows.
 pub const NAMES: [&str; 2] = ["plugin-enable", "plugin-disable"];
@@ -44,14 +44,14 @@ impl Default for TaskLimits {
 #[derive(Debug, Clone)]
 pub struct Tasks {
     api: ApiClient,
-    routes: Routes,
+    proofs: Proofs,
     limits: TaskLimits,
 }
 
 impl Tasks {
     /// Tasks on this app.
-    pub fn new(api: ApiClient, routes: Routes, limits: TaskLimits) -> Self {
-        Self { api, routes, limits }
+    pub fn new(api: ApiClient, proofs: Proofs, limits: TaskLimits) -> Self {
+        Self { api, proofs, limits }
     }
 
     /// Looks whether a task could be done, or does it, as its phase says. Doing twice is doing once.

@@ -21,21 +21,6 @@ pub(super) fn plugin(params: &BTreeMap<String, String>) -> Result<String, String
     Err(format!("\"{}\" is not a plugin's package name", shown.escape_debug()))
 }
 
-/// A value as it may stand in a query.
-pub(super) fn encode(value: &str) -> String {
-    use std::fmt::Write;
-    let mut out = String::new();
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-') {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,10 +39,5 @@ mod tests {
         }
         assert!(plugin(&BTreeMap::new()).unwrap_err().contains("missing"));
         assert!(plugin(&[("x".to_owned(), String::new())].into()).unwrap_err().contains("\"x\""));
-    }
-
-    #[test]
-    fn queries() {
-        assert_eq!(encode("@nocobase/plugin-map"), "%40nocobase%2Fplugin-map");
     }
 }

@@ -6,7 +6,9 @@ use soloist_core::assignment::{Task, TaskResult};
 use tokio::time::{Instant, sleep};
 
 use super::{NAMES, TaskEnd, Tasks, params};
-use crate::probe::{ApiError, Health, LoadedAnswer, Plugin, Prober, Verdict, find_plugin, short_name};
+use crate::probe::{
+    ApiError, Health, Loaded, Plugin, Prober, Verdict, encode, find_plugin, short_name, unprovable,
+};
 
 /// How often a busy app is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -33,11 +35,16 @@ impl<'a> PluginTask<'a> {
         Ok(Self { tasks, plugin: params::plugin(&task.params)?, enable })
     }
 
-    /// Changes nothing.
+    /// Changes nothing. A change of which nobody could tell how it ended is refused here, before anything is stopped.
     pub(super) async fn check(&self) -> TaskResult {
-        match self.state().await {
-            Ok(_) => TaskResult::Done,
-            Err(reason) => TaskResult::Failed(reason),
+        let (package, _) = match self.state().await {
+            Ok(state) => state,
+            Err(reason) => return TaskResult::Failed(reason),
+        };
+        match self.tasks.proofs.loaded(&self.tasks.api, &package).await {
+            Ok(Loaded::Yes | Loaded::No) => TaskResult::Done,
+            Ok(Loaded::Unknown) => TaskResult::Failed(unprovable(&package)),
+            Err(error) => TaskResult::Failed(error.to_string()),
         }
     }
 
@@ -52,7 +59,7 @@ impl<'a> PluginTask<'a> {
             return TaskEnd::Ended(TaskResult::Done);
         }
         let action = if self.enable { "enable" } else { "disable" };
-        let path = format!("pm:{action}?filterByTk={}&awaitResponse=true", params::encode(&package));
+        let path = format!("pm:{action}?filterByTk={}&awaitResponse=true", encode(&package));
         let asked = self.tasks.api.post(&path, self.tasks.limits.request).await;
         if let Err(error) = &asked
             && !error.may_have_effect()
@@ -114,7 +121,7 @@ impl<'a> PluginTask<'a> {
         format!("this node has no plugin \"{}\"; {hint}", self.plugin)
     }
 
-    /// Whether list and route say what is wanted.
+    /// Whether the list and the process say what is wanted.
     async fn done(&self, package: &str) -> Result<(), String> {
         let (_, enabled) = self.state().await?;
         if enabled != self.enable {
@@ -125,14 +132,7 @@ impl<'a> PluginTask<'a> {
     }
 
     async fn proven(&self, package: &str) -> Result<(), String> {
-        match (self.tasks.routes.loaded(&self.tasks.api, package).await, self.enable) {
-            (Ok(LoadedAnswer::Loaded), true) | (Ok(LoadedAnswer::NotLoaded), false) => Ok(()),
-            // Nothing else is known about it; the list has been asked.
-            (Ok(LoadedAnswer::NoRoute), _) => Ok(()),
-            (Ok(LoadedAnswer::Loaded), false) => Err(format!("the app still has {package} loaded")),
-            (Ok(LoadedAnswer::NotLoaded), true) => Err(format!("the app has not loaded {package}")),
-            (Err(error), _) => Err(error.to_string()),
-        }
+        self.tasks.proofs.require(&self.tasks.api, package, self.enable).await
     }
 
     /// Waits until the app has been at rest for some time. A lasting error is rest, too: nothing is under way, and it is the result.

@@ -12,7 +12,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use serde_json::{Value, json};
-use soloist_agent::probe::ApiClient;
+use soloist_agent::host::disk::DiskReader;
+use soloist_agent::probe::{ApiClient, Packages, Proofs};
 
 /// What the imitation is like now.
 pub(crate) struct App {
@@ -62,6 +63,10 @@ impl Drop for Fake {
 }
 
 pub(crate) const MAP: &str = "@nocobase/plugin-map";
+/// A plugin without a route of its own.
+pub(crate) const EMBED: &str = "@nocobase/plugin-embed";
+/// A plugin with neither a route nor texts.
+pub(crate) const BARE: &str = "@somebody/bare";
 
 impl Fake {
     pub(crate) async fn start() -> Self {
@@ -69,7 +74,7 @@ impl Fake {
             version: "2.2.15".into(),
             health: None,
             database_up: true,
-            plugins: [(MAP.to_owned(), false), ("@nocobase/plugin-embed".to_owned(), false)].into(),
+            plugins: [MAP, EMBED, BARE].map(|name| (name.to_owned(), false)).into(),
             loaded: Vec::new(),
             token: "first".into(),
             sign_ins: 0,
@@ -86,6 +91,15 @@ impl Fake {
 
     pub(crate) fn set(&self, change: impl FnOnce(&mut App)) {
         change(&mut self.app.lock().unwrap());
+    }
+
+    /// What proves plugins: their packages lie in a folder, and one of them has texts.
+    pub(crate) fn proofs(&self) -> Proofs {
+        let folder = self.temp.path().join("node_modules");
+        let texts = folder.join(EMBED).join("dist/locale");
+        std::fs::create_dir_all(&texts).unwrap();
+        std::fs::write(texts.join("en-US.json"), "{}").unwrap();
+        Proofs::new([], Some(Packages { folder, disk: DiskReader::new(Duration::from_secs(3)) }))
     }
 
     /// A client that signs in with account and password.
@@ -119,6 +133,13 @@ async fn serve(
             } else {
                 errors(500, "database is away")
             }
+        }
+        // Texts of what is loaded, in whatever language; what is not loaded has none.
+        "app:getLang" => {
+            let (app, package) = (app.lock().unwrap(), &query["ns"]);
+            let there = app.loaded.contains(package) && package != BARE;
+            let texts = if there { json!({package: {"key": "text"}}) } else { json!({}) };
+            data(json!({"lang": "en-US", "resources": texts}))
         }
         "auth:signIn" => sign_in(&mut app.lock().unwrap(), &headers, &body),
         _ if !signed_in(&app.lock().unwrap(), &headers) => errors(401, "token expired"),

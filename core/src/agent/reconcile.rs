@@ -180,6 +180,7 @@ pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
         code: facts.and_then(|facts| facts.code.clone()),
         database: facts.and_then(|facts| facts.database.clone()),
         foreign: seen.foreign.clone(),
+        sessions: facts.map(|facts| facts.sessions.clone()).unwrap_or_default(),
         holders: seen.holders.clone(),
         task: task(ledger, seen, assignment),
         proved: seen.proved.clone(),

@@ -1,6 +1,6 @@
 //! What an agent sees of its host.
 
-use crate::assignment::{DatabaseFacts, Foreign, Proof, Task, TaskKey, TaskPhase, TaskResult};
+use crate::assignment::{DatabaseFacts, DbSession, Foreign, Proof, Task, TaskKey, TaskPhase, TaskResult};
 use crate::ids::{BootId, Generation, Token, Version};
 
 /// How the running app feels.
@@ -42,6 +42,8 @@ pub struct Facts {
     pub code: Option<Version>,
     /// The database; `None` if it does not answer.
     pub database: Option<DatabaseFacts>,
+    /// Sessions in the database that belong to no node of the fleet.
+    pub sessions: Vec<DbSession>,
     /// Whether NocoBase's `.upgrading` marker lies on the storage.
     pub upgrading: bool,
     /// Why the app cannot be started at all, for people.

@@ -1,7 +1,7 @@
 //! Reports: what an agent saw.
 
 use soloist_core::{
-    assignment::{AppState, DatabaseFacts, Foreign, Observed, TaskKey, TaskPhase, TaskResult},
+    assignment::{AppState, DatabaseFacts, DbSession, Foreign, Observed, TaskKey, TaskPhase, TaskResult},
     ids::{BootId, Generation, Token, Version},
 };
 
@@ -67,6 +67,21 @@ impl TryFrom<v1::Foreign> for Foreign {
     }
 }
 
+impl From<DbSession> for v1::DbSession {
+    fn from(session: DbSession) -> Self {
+        let DbSession { pid, role, client, application } = session;
+        Self { pid, role, client, application }
+    }
+}
+
+impl TryFrom<v1::DbSession> for DbSession {
+    type Error = FieldError;
+    fn try_from(session: v1::DbSession) -> Result<Self, FieldError> {
+        let v1::DbSession { pid, role, client, application } = session;
+        Ok(Self { pid, role, client, application })
+    }
+}
+
 impl From<(TaskKey, TaskPhase, TaskResult)> for v1::TaskOutcome {
     fn from((key, phase, result): (TaskKey, TaskPhase, TaskResult)) -> Self {
         use v1::task_outcome::Kind;
@@ -106,6 +121,7 @@ impl From<Observed> for v1::Observed {
             code: observed.code.map(|version| version.0),
             database: observed.database.map(Into::into),
             foreign: observed.foreign.into_iter().map(Into::into).collect(),
+            sessions: observed.sessions.into_iter().map(Into::into).collect(),
             holders: observed.holders.into_iter().map(|token| token.0).collect(),
             task: observed.task.map(Into::into),
             proved: observed.proved.map(Into::into),
@@ -125,6 +141,7 @@ impl TryFrom<v1::Observed> for Observed {
             code: observed.code.map(Version),
             database: maybe("database", observed.database)?,
             foreign: each("foreign", observed.foreign)?,
+            sessions: each("sessions", observed.sessions)?,
             holders: observed.holders.into_iter().map(Token).collect(),
             task: maybe("task", observed.task)?,
             proved: maybe("proved", observed.proved)?,

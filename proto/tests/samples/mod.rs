@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use soloist_core::{
     assignment::{
-        AppState, Assignment, DatabaseFacts, Foreign, Observed, Proof, Run, Spec, Task, TaskKey, TaskPhase,
-        TaskResult,
+        AppState, Assignment, DatabaseFacts, DbSession, Foreign, Observed, Proof, Run, Spec, Task, TaskKey,
+        TaskPhase, TaskResult,
     },
     command::{Registration, Submission},
     condition::Wait,
@@ -64,6 +64,12 @@ pub(crate) fn observed() -> Observed {
             empty: true,
         }),
         foreign: vec![Foreign { pid: 7, owner: "root".into(), command: "node index.js".into() }],
+        sessions: vec![DbSession {
+            pid: 8,
+            role: "nocobase".into(),
+            client: "10.0.0.7".into(),
+            application: "psql".into(),
+        }],
         holders: vec![Token(41), Token(43)],
         task: Some((key(), TaskPhase::Check, TaskResult::Failed("no such plugin".into()))),
         proved: Some(proof()),

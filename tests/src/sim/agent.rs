@@ -1,7 +1,9 @@
 //! One node: its host, its agent with the ledger, its keepers, and the apps that run there.
 
 use soloist_core::agent::{AppSeen, Facts, Health, Ledger, Seen};
-use soloist_core::assignment::{DatabaseFacts, Foreign, Observed, Proof, RunMode, Task, TaskKey, TaskResult};
+use soloist_core::assignment::{
+    DatabaseFacts, DbSession, Foreign, Observed, Proof, RunMode, Task, TaskKey, TaskResult,
+};
 use soloist_core::ids::{BootId, Generation, Incarnation, Launch, MachineId, NodeId, Token, Version};
 
 use super::app::{App, Database, Phase, Starter};
@@ -60,6 +62,10 @@ pub(crate) struct Host {
     pub(crate) next_scan: u64,
     /// Until then nothing reaches its agent, although what it sends arrives: a link that is cut one way.
     pub(crate) deaf_until: u64,
+}
+
+fn session(pid: u32) -> DbSession {
+    DbSession { pid, role: "nocobase".into(), client: "10.0.0.9".into(), application: String::new() }
 }
 
 impl Host {
@@ -124,6 +130,7 @@ impl Host {
                 version: database.version.clone().map(Version),
                 empty: !database.tables,
             }),
+            sessions: database.strangers.iter().map(|(pid, _)| session(*pid)).collect(),
             upgrading: false,
             problem: None,
         };

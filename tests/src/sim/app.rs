@@ -58,6 +58,8 @@ pub(crate) struct Database {
     pub(crate) version: Option<String>,
     /// Enabled plugins.
     pub(crate) plugins: BTreeSet<String>,
+    /// Sessions of apps that a person runs on machines without an agent, with their end.
+    pub(crate) strangers: Vec<(u32, u64)>,
 }
 
 /// The version of the code that fits the database.

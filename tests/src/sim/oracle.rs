@@ -108,6 +108,12 @@ impl Oracle {
                     foreign.pid
                 ));
             }
+            if let Some(session) = observed.sessions.first() {
+                return Err(format!(
+                    "granted although {node} last reported the database session {}",
+                    session.pid
+                ));
+            }
         }
         Ok(())
     }

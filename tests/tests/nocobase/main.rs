@@ -4,6 +4,7 @@
 //! would. `cargo test -p soloist-tests --test nocobase -- c` runs those whose names begin with c, after what they need.
 
 mod scenarios;
+mod strangers;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,13 +15,14 @@ use world::World;
 
 type Scenario = (&'static str, fn(&mut World));
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 10] = [
     ("a_first_start_installs_once_then_starts_the_others", scenarios::first_start),
     ("c_plugin_change_under_load_with_the_leader_killed", scenarios::plugin_under_load),
     ("d_external_holders_solo_and_all_stopped", scenarios::holders),
     ("d_external_holders_killed_in_the_middle", scenarios::holders_killed),
     ("e_agent_of_the_solo_node_killed", scenarios::agent_killed),
-    ("g_a_node_started_by_hand_blocks_the_grant", scenarios::foreign),
+    ("g_a_node_started_by_hand_blocks_the_grant", strangers::by_hand),
+    ("g_a_strangers_database_session_blocks_the_grant", strangers::session),
     ("b_power_cut_and_missing_quorum", scenarios::power_cut),
     ("f_empty_or_older_database_starts_nothing", scenarios::wrong_database),
     ("h_without_soloist_the_first_start_fails", scenarios::counter_example),

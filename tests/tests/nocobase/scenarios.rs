@@ -206,59 +206,6 @@ pub(crate) fn agent_killed(world: &mut World) {
     seen.alone(seen.window(grant, end), Some(&solo));
 }
 
-/// A NocoBase started by hand is named, blocks the grant, and is not killed.
-pub(crate) fn foreign(world: &mut World) {
-    world.ensure_whole();
-    let folder = world.lab.join("nodes/2");
-    let own = world.lab.join("by-hand");
-    std::fs::create_dir_all(&own).expect("the lab can be written");
-    let yarn = world.lab_run("lab_need_yarn >&2; command -v yarn");
-    let mut by_hand = std::process::Command::new(yarn)
-        .arg("start")
-        .current_dir(&folder)
-        .env("APP_PORT", "13297")
-        .env("SOCKET_PATH", own.join("gateway.sock"))
-        .env("PM2_HOME", own.join("pm2"))
-        .env("SOLOIST_TEST_BY_HAND", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("yarn can be started");
-    let found =
-        |status: &Value| status["nodes"][1]["foreign"].as_array().is_some_and(|list| !list.is_empty());
-    let status = world.until("the foreign process named", 60, found);
-    let text = status["nodes"][1]["foreign"].to_string();
-    assert!(text.contains("pid ") && text.contains("root"), "{text}");
-    let change = if world.map_is_loaded(0) { "disable" } else { "enable" };
-    let mut command = world
-        .cli
-        .command(&["plugin", change, "@nocobase/plugin-map"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it can be started");
-    let status = world.until("the block", 120, |status| status["current"]["status"] == "blocked");
-    assert!(
-        status["current"]["detail"].as_str().is_some_and(|text| text.contains("foreign process")),
-        "{status}"
-    );
-    assert_eq!(status["current"]["granted"], false, "{status}");
-    assert!(command.try_wait().expect("it can be asked").is_none(), "the command waits");
-    assert!(!marked("SOLOIST_TEST_BY_HAND=1").is_empty(), "nobody killed what a person started");
-    for _ in 0..100 {
-        let left = marked("SOLOIST_TEST_BY_HAND=1");
-        if left.is_empty() {
-            break;
-        }
-        left.into_iter().for_each(kill);
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let _ = by_hand.wait();
-    let output = command.wait_with_output().expect("the command line ends");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    world.until_whole();
-}
-
 /// After a power cut three nodes come back and nothing is migrated; without a quorum nothing starts.
 pub(crate) fn power_cut(world: &mut World) {
     world.ensure_whole();
@@ -410,7 +357,7 @@ fn report_load(seen: &[soloist_tests::harness::load::Seen]) {
     }
 }
 
-fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         // It may have ended by itself.
         let _ = kill_process(pid, Signal::KILL);

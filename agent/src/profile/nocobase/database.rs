@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use soloist_core::assignment::DatabaseFacts;
+use soloist_core::assignment::{DatabaseFacts, DbSession};
 use soloist_core::ids::Version;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
@@ -15,12 +15,27 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How long the server may take to hear that the session ends.
 const GOODBYE: Duration = Duration::from_millis(500);
 
+/// Most sessions of strangers that are told: one is enough to block.
+const SESSIONS_MAX: i64 = 4;
+
+/// Sessions of the app's own role in the app's database that carry neither a name that Soloist gives (`soloist-…`, on every
+/// node) nor a known one. An app that somebody starts elsewhere signs in with this role; sessions of other roles are
+/// not those of an app, and their names would not be visible to it.
+const STRANGERS: &str = "select pid, usename::text, coalesce(host(client_addr), 'local'), coalesce(application_name, '') \
+     from pg_stat_activity where datname = current_database() and usename = current_user \
+     and backend_type = 'client backend' and pid <> pg_backend_pid() \
+     and application_name not like 'soloist-%' and not application_name = any($1) order by backend_start limit $2";
+
+/// What the database says: about itself, and which sessions belong to no node.
+type Told = (DatabaseFacts, Vec<DbSession>);
+
 /// Reads the facts; the reason of an error is for people. The session is closed again: an open one would count as
 /// somebody who still uses the database.
 pub(super) async fn facts(
     environment: &Environment,
     application_name: &str,
-) -> Result<DatabaseFacts, String> {
+    known: &[String],
+) -> Result<Told, String> {
     let dialect = environment.get("DB_DIALECT");
     if dialect != "postgres" {
         let shown = if dialect.is_empty() { "none" } else { dialect };
@@ -39,7 +54,7 @@ pub(super) async fn facts(
         environment.get("DB_PORT"),
         environment.get("DB_DATABASE")
     );
-    match timeout(DEADLINE, read(environment, application_name, &place)).await {
+    match timeout(DEADLINE, read(environment, application_name, known, &place)).await {
         Ok(Ok(facts)) => Ok(facts),
         Ok(Err(error)) => Err(format!("the database {place} cannot be read: {}", describe(&error))),
         Err(_) => Err(format!("the database {place} does not answer within {} s", DEADLINE.as_secs())),
@@ -49,8 +64,9 @@ pub(super) async fn facts(
 async fn read(
     environment: &Environment,
     name: &str,
+    known: &[String],
     place: &str,
-) -> Result<DatabaseFacts, tokio_postgres::Error> {
+) -> Result<Told, tokio_postgres::Error> {
     let mut config = tokio_postgres::Config::new();
     config
         .host(environment.get("DB_HOST"))
@@ -63,11 +79,11 @@ async fn read(
         // Its error is the error of the query that waits for it.
         let _ = connection.await;
     }));
-    let facts = ask(&client, environment, place).await;
+    let told = ask(&client, environment, known, place).await;
     // Without its client the connection says goodbye to the server and ends.
     drop(client);
     let _ = timeout(GOODBYE, &mut driver.0).await;
-    facts
+    told
 }
 
 /// Ends the connection's task with its user, also in the middle of a query.
@@ -82,8 +98,9 @@ impl Drop for Closed {
 async fn ask(
     client: &Client,
     environment: &Environment,
+    known: &[String],
     place: &str,
-) -> Result<DatabaseFacts, tokio_postgres::Error> {
+) -> Result<Told, tokio_postgres::Error> {
     let schema = Some(environment.get("DB_SCHEMA")).filter(|schema| !schema.is_empty()).unwrap_or("public");
     let prefix = environment.get("DB_TABLE_PREFIX");
     let underscored = environment.get("DB_UNDERSCORED") == "true";
@@ -108,7 +125,14 @@ async fn ask(
     } else {
         None
     };
-    Ok(DatabaseFacts { identity, version, empty: count == 0 })
+    let rows = client.query(STRANGERS, &[&known, &SESSIONS_MAX]).await?;
+    let sessions = rows.iter().map(|row| DbSession {
+        pid: row.get::<_, i32>(0).cast_unsigned(),
+        role: row.get(1),
+        client: row.get(2),
+        application: row.get(3),
+    });
+    Ok((DatabaseFacts { identity, version, empty: count == 0 }, sessions.collect()))
 }
 
 fn quote(name: &str) -> String {
@@ -142,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn reasons_say_what_and_where() {
         let mysql = environment(&[("DB_DIALECT", "mysql")]);
-        assert!(facts(&mysql, "x").await.unwrap_err().contains("mysql is not supported"));
+        assert!(facts(&mysql, "x", &[]).await.unwrap_err().contains("mysql is not supported"));
         let away = [
             ("DB_DIALECT", "postgres"),
             ("DB_HOST", "127.0.0.1"),
@@ -151,7 +175,7 @@ mod tests {
             ("DB_USER", "u"),
             ("DB_PASSWORD", "hush"),
         ];
-        let error = facts(&environment(&away), "x").await.unwrap_err();
+        let error = facts(&environment(&away), "x", &[]).await.unwrap_err();
         assert!(error.contains("127.0.0.1:1/d") && !error.contains("hush"), "{error}");
     }
 }

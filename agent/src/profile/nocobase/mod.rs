@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use soloist_core::assignment::RunMode;
+use soloist_core::assignment::{DatabaseFacts, DbSession, RunMode};
 use soloist_core::ids::Version;
 use tokio::sync::Mutex;
 
@@ -23,7 +23,7 @@ use super::{Facts, NodeContext, ProfileError};
 use crate::driver::AppCommand;
 use crate::host::disk::DiskReader;
 use crate::host::{AppPattern, DatabaseAddress, Marker};
-use crate::probe::{ApiClient, Routes};
+use crate::probe::{ApiClient, Packages, Proofs};
 
 /// How long a file on the app folder or the storage may take to answer.
 const DISK_DEADLINE: Duration = Duration::from_secs(3);
@@ -52,6 +52,9 @@ pub struct NocoBaseConfig {
     /// Routes that prove plugins, by package name.
     #[serde(default)]
     pub plugin_routes: BTreeMap<String, String>,
+    /// Application names of database sessions that may be there beside the fleet's own, for example `metabase`.
+    #[serde(default)]
+    pub known_sessions: Vec<String>,
 }
 
 /// A NocoBase installation on one node.
@@ -59,7 +62,7 @@ pub struct NocoBaseConfig {
 pub struct NocoBaseProfile {
     config: NocoBaseConfig,
     node: NodeContext,
-    routes: Routes,
+    proofs: Proofs,
     /// For the app folder.
     code: DiskReader,
     /// For the shared storage, which hangs more often.
@@ -69,9 +72,11 @@ pub struct NocoBaseProfile {
 
 impl NocoBaseProfile {
     pub(super) fn new(config: NocoBaseConfig, node: NodeContext) -> Self {
+        let code = DiskReader::new(DISK_DEADLINE);
+        let packages = Packages { folder: config.app_folder.join("node_modules"), disk: code.clone() };
         Self {
-            routes: Routes::with(config.plugin_routes.clone()),
-            code: DiskReader::new(DISK_DEADLINE),
+            proofs: Proofs::new(config.plugin_routes.clone(), Some(packages)),
+            code,
             storage: DiskReader::new(DISK_DEADLINE),
             cache: Mutex::default(),
             config,
@@ -123,9 +128,7 @@ impl NocoBaseProfile {
             }
         };
         let marker = PathBuf::from(environment.get("STORAGE_PATH")).join(".upgrading");
-        let name = self.pgappname("soloist-agent");
-        let (upgrading, database) =
-            tokio::join!(self.storage.exists(marker), database::facts(&environment, &name));
+        let (upgrading, database) = tokio::join!(self.storage.exists(marker), self.database(&environment));
         match upgrading {
             Ok(upgrading) => facts.upgrading = upgrading,
             Err(error) => {
@@ -133,10 +136,15 @@ impl NocoBaseProfile {
             }
         }
         match database {
-            Ok(database) => facts.database = Some(database),
+            Ok((database, sessions)) => (facts.database, facts.sessions) = (Some(database), sessions),
             Err(error) => facts.database_error = Some(error),
         }
         facts
+    }
+
+    async fn database(&self, environment: &Environment) -> Result<(DatabaseFacts, Vec<DbSession>), String> {
+        let own = self.pgappname("soloist-agent");
+        database::facts(environment, &own, &self.config.known_sessions).await
     }
 
     pub(super) async fn api(&self) -> Result<ApiClient, ProfileError> {
@@ -158,8 +166,8 @@ impl NocoBaseProfile {
         AppPattern::NocoBase { app_folder, database }
     }
 
-    pub(super) fn routes(&self) -> &Routes {
-        &self.routes
+    pub(super) fn proofs(&self) -> &Proofs {
+        &self.proofs
     }
 
     async fn code_version(&self) -> Result<Version, String> {

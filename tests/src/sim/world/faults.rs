@@ -76,6 +76,11 @@ impl World {
                 self.note("the nodes point at an empty database".into());
             }
         }
+        if self.chance.permille(1) && self.chance.permille(500) {
+            let (pid, until) = (self.pid(), self.now + self.chance.between(1_000, 15_000));
+            self.database.strangers.push((pid, until));
+            self.note(format!("a person uses the database from elsewhere until {until}: session {pid}"));
+        }
     }
 
     pub(super) fn host_mischief(&mut self, at: usize) {

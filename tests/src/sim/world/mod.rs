@@ -195,6 +195,8 @@ impl World {
         if self.faults {
             self.mischief();
         }
+        let now = self.now;
+        self.database.strangers.retain(|(_, until)| *until > now);
         self.elect()?;
         self.deliver()?;
         for member in 0..self.members.len() {

@@ -23,12 +23,17 @@ pub(super) enum Message {
 impl World {
     pub(super) fn send(&mut self, message: Message) {
         let copies = if self.faults && self.chance.permille(60) { 2 } else { 1 };
-        for _ in 0..copies {
+        for copy in 0..copies {
             if self.faults && self.chance.permille(40) {
                 continue;
             }
             let slow = self.faults && self.chance.permille(60);
-            let delay = if slow { self.chance.between(100, 3_000) } else { self.chance.between(1, 60) };
+            // A copy may come when the first one is long forgotten.
+            let delay = match (copy, slow) {
+                (0, false) => self.chance.between(1, 60),
+                (0, true) => self.chance.between(100, 3_000),
+                _ => self.chance.between(1, 9_000),
+            };
             self.sent += 1;
             self.wire.push(Reverse((self.now + delay, self.sent)));
             self.bodies.insert(self.sent, message.clone());
