@@ -6,7 +6,7 @@ use std::time::Duration;
 use soloist_tests::harness::marked;
 
 use crate::scenarios::kill;
-use crate::world::{NODES, World};
+use crate::world::World;
 
 /// A NocoBase started by hand is named, blocks the grant, and is not killed.
 pub(crate) fn by_hand(world: &mut World) {
