@@ -30,6 +30,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_millis(700);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// For calls that the asked member answers from memory.
 pub(crate) const QUICK: Duration = Duration::from_millis(1500);
+/// For a change of the members, which waits until a new one has the log.
+const MEMBERSHIP: Duration = Duration::from_secs(75);
 
 /// The other members.
 #[derive(Debug)]
@@ -143,6 +145,25 @@ impl Peers {
             let text = format!("another process answers where {member} should");
             Problem::new(Code::Unavailable, UNREACHABLE, text, "correct the member's address")
         })
+    }
+
+    /// Has the leader take a member in.
+    pub(crate) async fn add_member(
+        &self,
+        leader: &Member,
+        member: u64,
+        address: String,
+    ) -> Result<(), Problem> {
+        let request = v1::AddMemberRequest { member, address, forwarded: true };
+        let mut client = ClusterServiceClient::new(self.channel(leader)?);
+        within(Instant::now() + MEMBERSHIP, leader, client.add_member(request)).await.map(|_| ())
+    }
+
+    /// Has the leader take a member out.
+    pub(crate) async fn remove_member(&self, leader: &Member, member: u64) -> Result<(), Problem> {
+        let request = v1::RemoveMemberRequest { member, forwarded: true };
+        let mut client = ClusterServiceClient::new(self.channel(leader)?);
+        within(Instant::now() + MEMBERSHIP, leader, client.remove_member(request)).await.map(|_| ())
     }
 
     /// The voters that answer, this member included.

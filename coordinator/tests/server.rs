@@ -2,39 +2,28 @@
 
 #![allow(clippy::unwrap_used)] // also in the helpers of a test, a panic is the answer
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+#[path = "support/cluster.rs"]
+mod cluster;
 
-use futures::future::join_all;
-use soloist_coordinator::{Config, Coordinator, config::LogFormat, raft::Role};
+use cluster::{Cluster, eventually, within};
+
 use soloist_core::{
     assignment::{AppState, Assignment, Observed, Run},
     command::Registration,
     ids::{BootId, FleetId, Incarnation, MachineId, NodeId},
     operation::Request,
-    policy::Policy,
 };
 use soloist_proto::{
     convert::Greeting,
     errors::{NO_LEADER, Problem, STOPPING, from_status},
     v1::{
         self, AgentMessage, CoordinatorMessage, agent_service_client::AgentServiceClient,
-        cluster_service_client::ClusterServiceClient, coordinator_message::Message,
-        operator_service_client::OperatorServiceClient,
+        coordinator_message::Message,
     },
 };
-use tempfile::TempDir;
-use tokio::{
-    net::TcpListener,
-    sync::mpsc,
-    time::{interval, timeout},
-};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
-
-/// Time for anything to happen. Nothing here needs a tenth of it on an idle machine.
-const DEADLINE: Duration = Duration::from_secs(60);
-
-type Operator = OperatorServiceClient<Channel>;
+use tonic::Streaming;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_lives_at_a_follower_and_a_client_asks_another() {
@@ -229,8 +218,7 @@ async fn a_watch_tells_what_changes_and_members_know_each_other() {
             break;
         }
     }
-    let address = format!("http://{}", cluster.addresses[&other]);
-    let mut members = ClusterServiceClient::connect(address).await.unwrap();
+    let mut members = cluster.membership(other).await;
     let reply = within(members.members(v1::MembersRequest {})).await.unwrap().into_inner();
     assert_eq!((reply.members.len(), reply.quorum, reply.leader), (3, 2, Some(leader)));
     assert!(reply.members.iter().all(|info| info.reachable && info.voter), "{:?}", reply.members);
@@ -240,92 +228,6 @@ async fn a_watch_tells_what_changes_and_members_know_each_other() {
     }
     assert_eq!(cluster.get(leader, "/healthz").await.0, 200);
     cluster.stop().await;
-}
-
-/// Members of one cluster, by id.
-struct Cluster {
-    members: BTreeMap<u64, Coordinator>,
-    addresses: BTreeMap<u64, SocketAddr>,
-    http: BTreeMap<u64, SocketAddr>,
-    _folders: Vec<TempDir>,
-}
-
-impl Cluster {
-    async fn start(count: u64) -> Cluster {
-        let addresses = free(count).await;
-        let list: BTreeMap<u64, String> = addresses.iter().map(|(id, at)| (*id, at.to_string())).collect();
-        let mut cluster =
-            Cluster { members: BTreeMap::new(), http: BTreeMap::new(), _folders: Vec::new(), addresses };
-        for id in list.keys() {
-            let folder = TempDir::new().unwrap();
-            let config = config(*id, &list, folder.path().to_owned());
-            let member = within(Coordinator::start(config)).await.unwrap();
-            cluster.http.insert(*id, member.http().unwrap());
-            cluster.members.insert(*id, member);
-            cluster._folders.push(folder);
-        }
-        cluster
-    }
-
-    fn running(&self) -> impl Iterator<Item = u64> + '_ {
-        self.members.keys().copied()
-    }
-
-    /// Waits until the running members agree on a leader among them.
-    async fn leader(&self) -> u64 {
-        let mut leader = None;
-        eventually("the members agree on a leader", async || {
-            let mut named =
-                self.members.values().map(|member| member.raft().leader().map(|leader| leader.id));
-            let first = named.next().flatten();
-            leader = first.filter(|first| {
-                named.all(|other| other == Some(*first))
-                    && self
-                        .members
-                        .get(first)
-                        .is_some_and(|member| member.raft().status().borrow().role == Role::Leader)
-            });
-            leader.is_some()
-        })
-        .await;
-        leader.unwrap()
-    }
-
-    fn term(&self, id: u64) -> u64 {
-        self.members[&id].raft().status().borrow().term
-    }
-
-    async fn operator(&self, id: u64) -> Operator {
-        within(Operator::connect(format!("http://{}", self.addresses[&id]))).await.unwrap()
-    }
-
-    async fn halt(&mut self, id: u64) {
-        within(self.members.remove(&id).unwrap().halt()).await;
-    }
-
-    async fn ready(&self, id: u64) -> u16 {
-        self.get(id, "/readyz").await.0
-    }
-
-    /// A plain HTTP request.
-    async fn get(&self, id: u64, path: &str) -> (u16, String) {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let work = async {
-            let mut stream = tokio::net::TcpStream::connect(self.http[&id]).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            answer
-        };
-        let answer = within(work).await;
-        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, answer)
-    }
-
-    async fn stop(self) {
-        within(join_all(self.members.into_values().map(Coordinator::halt))).await;
-    }
 }
 
 /// An agent's session, by hand.
@@ -424,30 +326,6 @@ fn plugins() -> v1::Inventory {
     v1::Inventory { plugins: vec![acl] }
 }
 
-fn config(id: u64, members: &BTreeMap<u64, String>, data: PathBuf) -> Config {
-    Config {
-        id,
-        cluster: "test".into(),
-        data,
-        listen: members[&id].clone(),
-        advertise: members[&id].clone(),
-        http: Some("127.0.0.1:0".into()),
-        members: members.clone(),
-        fleet_defaults: Policy::default(),
-        log: "info".into(),
-        log_format: LogFormat::Human,
-    }
-}
-
-/// Addresses that were free a moment ago.
-async fn free(count: u64) -> BTreeMap<u64, SocketAddr> {
-    let mut listeners = Vec::new();
-    for _ in 0..count {
-        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
-    }
-    listeners.iter().zip(1..).map(|(listener, id)| (id, listener.local_addr().unwrap())).collect()
-}
-
 fn ask(fleet: &str) -> v1::StatusRequest {
     v1::StatusRequest { fleet: fleet.into(), local: false }
 }
@@ -471,18 +349,4 @@ fn submit(operation: &str, request: Request) -> v1::SubmitRequest {
 
 fn refused<T: std::fmt::Debug>(result: Result<T, tonic::Status>) -> Problem {
     from_status(&result.unwrap_err())
-}
-
-async fn within<T>(work: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, work).await.expect("it takes too long")
-}
-
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let mut ticks = interval(Duration::from_millis(20));
-    let wait = async {
-        while !holds().await {
-            ticks.tick().await;
-        }
-    };
-    assert!(timeout(DEADLINE, wait).await.is_ok(), "it takes too long until {what}");
 }

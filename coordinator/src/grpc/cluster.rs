@@ -42,6 +42,11 @@ impl Cluster {
         }
     }
 
+    /// The leader, if it is another member and the call has not been passed on yet.
+    fn elsewhere(&self, forwarded: bool) -> Option<Member> {
+        self.shared.status().leader.filter(|leader| !forwarded && leader.id != self.shared.raft.id())
+    }
+
     async fn ask(&self, id: u64, address: String, voter: bool) -> v1::MemberInfo {
         if id == self.shared.raft.id() {
             return v1::MemberInfo { voter, ..self.own() };
@@ -89,9 +94,14 @@ impl ClusterService for Cluster {
         &self,
         request: Request<v1::AddMemberRequest>,
     ) -> Result<Response<v1::AddMemberReply>, Status> {
-        let v1::AddMemberRequest { member, address } = request.into_inner();
-        self.shared.raft.add_member(member, &address).await.map_err(Problem::from)?;
-        tracing::info!(member, address, "member added");
+        let v1::AddMemberRequest { member, address, forwarded } = request.into_inner();
+        match self.elsewhere(forwarded) {
+            Some(leader) => self.shared.peers.add_member(&leader, member, address).await?,
+            None => {
+                self.shared.raft.add_member(member, &address).await.map_err(Problem::from)?;
+                tracing::info!(member, address, "member added");
+            }
+        }
         Ok(Response::new(v1::AddMemberReply {}))
     }
 
@@ -99,9 +109,14 @@ impl ClusterService for Cluster {
         &self,
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberReply>, Status> {
-        let v1::RemoveMemberRequest { member } = request.into_inner();
-        self.shared.raft.remove_member(member).await.map_err(Problem::from)?;
-        tracing::info!(member, "member removed");
+        let v1::RemoveMemberRequest { member, forwarded } = request.into_inner();
+        match self.elsewhere(forwarded) {
+            Some(leader) => self.shared.peers.remove_member(&leader, member).await?,
+            None => {
+                self.shared.raft.remove_member(member).await.map_err(Problem::from)?;
+                tracing::info!(member, "member removed");
+            }
+        }
         Ok(Response::new(v1::RemoveMemberReply {}))
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::errors::{
+    ChangeMembershipError, ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError,
+};
 
 use super::types::TypeConfig;
 use crate::store::StoreError;
@@ -130,6 +132,11 @@ impl From<RaftError<TypeConfig, ClientWriteError<TypeConfig>>> for ProposeError 
             // It was in the log of a leader that was deposed; the new one may have it too.
             RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
                 ProposeError::Unavailable { reason: "this member lost the leadership meanwhile".to_owned() }
+            }
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                ChangeMembershipError::InProgress(_),
+            )) => {
+                ProposeError::Unavailable { reason: "another change of the members is under way".to_owned() }
             }
             RaftError::APIError(ClientWriteError::ChangeMembershipError(refusal)) => {
                 ProposeError::Refused { reason: refusal.to_string() }
