@@ -277,6 +277,27 @@ pub enum Blocked {
     Overdue,
 }
 
+impl Blocked {
+    /// One word for programs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Blocked::Unreachable(_) => "unreachable",
+            Blocked::Breach(..) => "breach",
+            Blocked::Refused(..) => "refused",
+            Blocked::Failed(..) => "failed",
+            Blocked::Crashed(..) => "crashed",
+            Blocked::TaskFailed(..) => "task_failed",
+            Blocked::HolderLost => "holder_lost",
+            Blocked::Overdue => "overdue",
+        }
+    }
+
+    /// Whether the operation goes on without a person when the cause is gone.
+    pub fn passes(word: &str) -> bool {
+        ["unreachable", "breach", "refused"].contains(&word)
+    }
+}
+
 impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -394,6 +415,9 @@ pub struct Operation {
     pub overdue: bool,
     /// Why it is being ended early.
     pub aborting: Option<String>,
+    /// Whether it is ended because its grant did not come in time.
+    #[serde(default)]
+    pub late: bool,
     /// The external holder.
     pub holder: Option<Holder>,
     /// The breach that was recorded last.

@@ -110,6 +110,8 @@ pub struct OperationView {
     pub status: String,
     /// Why it is blocked, or why it ended early.
     pub detail: String,
+    /// The same as one word for programs: see [`Blocked::word`], or `not_granted`; empty if there is nothing to explain.
+    pub cause: String,
     /// What can be done about it, a line each.
     pub choices: Vec<String>,
     /// What it waits for.
@@ -244,6 +246,11 @@ pub fn operation_view(state: &State, fleet: &Fleet, operation: &Operation) -> Op
             Status::Queued => "waits for the lock".into(),
             Status::Confirming(_) => "waits for its client to confirm".into(),
             Status::Running | Status::Succeeded => String::new(),
+        },
+        cause: match &operation.status {
+            Status::Blocked(blocked) => blocked.word().into(),
+            Status::Aborting | Status::Aborted(_) if operation.late => "not_granted".into(),
+            _ => String::new(),
         },
         choices: choices(operation),
         waits,

@@ -42,6 +42,7 @@ fn operation() -> OperationView {
         reason: "maps".into(),
         status: "blocked".into(),
         detail: "no contact with node-3".into(),
+        cause: "unreachable".into(),
         choices: vec!["give up: soloist operation abort plugin-1".into()],
         waits: vec![Wait { node: Some(NodeId::new("node-3").unwrap()), what: "its stop".into() }],
         steps: vec![

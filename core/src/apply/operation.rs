@@ -74,6 +74,7 @@ fn new(fleet: &Fleet, name: &OperationId, request: &Request, submission: &Submis
         absent: Vec::new(),
         overdue: false,
         aborting: None,
+        late: false,
         holder: None,
         breached: None,
         left_out: std::collections::BTreeMap::new(),

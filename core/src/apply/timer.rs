@@ -120,6 +120,7 @@ fn grant(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut Journal) -
     match &operation.status {
         Status::Queued | Status::Confirming(_) => {
             let why = "not granted in time: another operation held the lock".to_owned();
+            late(fleet, id);
             close(fleet, id, Status::Aborted(why), now, journal);
             Reply::Done
         }
@@ -131,10 +132,17 @@ fn grant(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut Journal) -
                 Status::Blocked(blocked) => blocked.to_string(),
                 _ => operation.step().map_or(String::new(), ToString::to_string),
             };
+            late(fleet, id);
             turn(fleet, id, Course::Restore, false, &format!("not granted in time: {waits}"), now, journal);
             Reply::Done
         }
         Status::Aborting | Status::Succeeded | Status::Aborted(_) => Reply::Unchanged,
+    }
+}
+
+fn late(fleet: &mut Fleet, id: &OperationId) {
+    if let Some(operation) = fleet.operation_mut(id) {
+        operation.late = true;
     }
 }
 

@@ -9,6 +9,7 @@ mod story;
 
 use soloist_core::{
     ids::{FleetId, NodeId, OperationId},
+    operation::Blocked,
     view::{FleetView, NodeView, OperationView},
 };
 use soloist_proto::{convert::nested, v1};
@@ -110,9 +111,9 @@ pub async fn get(client: &Client, fleet: &FleetId, id: &OperationId) -> Result<O
     Ok(nested("operation", reply.await?.operation)?)
 }
 
-/// Whether a blocked operation goes on without a person when its cause is gone, as its choices say.
+/// Whether a blocked operation goes on without a person when its cause is gone.
 pub fn goes_on_by_itself(operation: &OperationView) -> bool {
-    operation.choices.iter().any(|choice| choice.ends_with("the operation goes on by itself"))
+    Blocked::passes(&operation.cause)
 }
 
 /// What an operation that has ended means for the exit code.
@@ -121,9 +122,7 @@ pub fn verdict(operation: &OperationView) -> Result<()> {
         return Ok(());
     }
     let text = format!("{} was ended early: {}", operation.request, operation.detail);
-    // The core's words for an operation whose client did not want to wait longer.
-    let late = !operation.granted && operation.detail.starts_with("not granted in time");
-    let kind = if late { Kind::NotGranted } else { Kind::Failed };
+    let kind = if operation.cause == "not_granted" { Kind::NotGranted } else { Kind::Failed };
     let show = format!("see soloist operation show {}", operation.id);
     Err(CtlError::new(kind, text).hint(show))
 }
@@ -139,7 +138,7 @@ mod tests {
     use soloist_core::{
         Command, Entry, State, apply,
         command::{FEATURE_LEVEL, Submission},
-        operation::{Blocked, Request, Status},
+        operation::{Request, Status},
         state::Fleet,
         time::Time,
         view::operation_view,
@@ -185,9 +184,9 @@ mod tests {
     fn an_operation_that_came_too_late_is_75() {
         let mut operation = blocked(Blocked::Overdue);
         (operation.status, operation.ended) = ("aborted".into(), true);
-        operation.detail = "not granted in time: another operation held the lock".into();
+        operation.cause = "not_granted".into();
         assert_eq!(verdict(&operation).unwrap_err().kind, Kind::NotGranted);
-        operation.granted = true;
+        operation.cause = String::new();
         assert_eq!(verdict(&operation).unwrap_err().kind, Kind::Failed);
         operation.status = "succeeded".into();
         assert!(verdict(&operation).is_ok());

@@ -149,6 +149,7 @@ mod tests {
             reason: String::new(),
             status: "running".into(),
             detail: String::new(),
+            cause: String::new(),
             choices: Vec::new(),
             waits: vec![Wait { node: Some(NodeId::new("node-1").unwrap()), what: "to serve".into() }],
             steps: vec![

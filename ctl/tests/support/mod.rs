@@ -152,6 +152,7 @@ impl Service {
                 .clone()
                 .filter(|_| refused)
                 .unwrap_or_else(|| if script.aborts { "by somebody: enough".into() } else { String::new() }),
+            cause: if refused { "not_granted".into() } else { String::new() },
             waits: if granted {
                 vec![]
             } else {

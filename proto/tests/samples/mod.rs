@@ -122,6 +122,7 @@ pub(crate) fn operation_view() -> OperationView {
         reason: "work".into(),
         status: "blocked".into(),
         detail: "no contact with b".into(),
+        cause: "unreachable".into(),
         choices: vec!["give up: soloist operation abort op-1".into()],
         waits: vec![
             Wait { node: Some(node("b")), what: "the app to stop".into() },
