@@ -207,6 +207,16 @@ mod tests {
         command
     }
 
+    /// Waits until the command has written something there.
+    async fn written(path: &std::path::Path) {
+        let wait = async {
+            while fs::metadata(path).unwrap().len() == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap();
+    }
+
     fn tag(name: &str) -> String {
         format!("test-{name}-{}", std::process::id())
     }
@@ -230,9 +240,11 @@ mod tests {
 
     #[tokio::test]
     async fn signals_reach_the_whole_group() {
-        let script = "trap 'exit 42' INT; sleep 60 & while :; do wait; done";
-        let mut child = sh(script, &tag("signal")).spawn().unwrap();
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let ready = tempfile::NamedTempFile::new().unwrap();
+        let at = ready.path().display();
+        let script = format!("trap 'exit 42' INT; sleep 60 & echo ready > {at}; while :; do wait; done");
+        let mut child = sh(&script, &tag("signal")).spawn().unwrap();
+        written(ready.path()).await;
         child.forward(2);
         let status = tokio::time::timeout(GRACE, child.wait()).await.unwrap().unwrap();
         assert_eq!(code(status), 42);
@@ -242,8 +254,12 @@ mod tests {
     #[tokio::test]
     async fn what_left_the_group_is_found_and_stopped() {
         let tag = tag("left");
-        let script = "setsid sh -c 'trap \"\" TERM; sleep 60; sleep 60' >/dev/null 2>&1 & sleep 0.2; exit 3";
-        let mut child = sh(script, &tag).spawn().unwrap();
+        let ready = tempfile::NamedTempFile::new().unwrap();
+        let at = ready.path().display();
+        let inner = format!("trap \"\" TERM; echo ready > {at}; sleep 60; sleep 60");
+        let wait = format!("until [ -s {at} ]; do sleep 0.02; done; exit 3");
+        let script = format!("setsid sh -c '{inner}' >/dev/null 2>&1 & {wait}");
+        let mut child = sh(&script, &tag).spawn().unwrap();
         assert_eq!(code(child.wait().await.unwrap()), 3);
         assert!(child.left_over());
         assert!(child.stop(Duration::from_millis(300)).await);
