@@ -11,14 +11,15 @@ use crate::assign::{renumber, wanted};
 use crate::assignment::Run;
 use crate::condition::{Condition, condition, standing};
 use crate::event::EventKind;
-use crate::ids::{Generation, NodeId, OperationId, Right, Token};
+use crate::ids::{BackupId, Generation, NodeId, OperationId, Right, Token, Version};
 use crate::journal::Journal;
 use crate::operation::{
     Blocked, Bring, Course, HoldMode, Holder, Operation, Request, Status, Step, StepRecord,
 };
 use crate::plan::{ending, order_start, plan};
-use crate::policy::{HISTORY_MAX, TASK_ATTEMPTS_MAX};
-use crate::state::{DatabaseRecord, Desired, Fleet, Lock};
+use crate::policy::{BACKUPS_MAX, HISTORY_MAX, TASK_ATTEMPTS_MAX};
+use crate::rule::Rule;
+use crate::state::{Backup, DatabaseRecord, Desired, Fleet, Lock};
 use crate::time::Time;
 
 /// Circumstances of one entry.
@@ -107,7 +108,12 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
             fleet.active |= !install;
         }
         Request::Stop => fleet.desired = Desired::Stop,
-        Request::Hold { .. } | Request::Plugin { .. } => {}
+        Request::AcceptDatabase => fleet.half_restored = None,
+        Request::Hold { .. }
+        | Request::Plugin { .. }
+        | Request::Backup { .. }
+        | Request::Restore { .. }
+        | Request::RemoveBackup { .. } => {}
     }
     let pre_grant = fleet.policy.pre_grant_timeout;
     // A new number for every node: its acknowledgement proves that the node can be reached.
@@ -241,7 +247,16 @@ fn met(fleet: &mut Fleet, now: Now, journal: &mut Journal) {
         Some(Step::Task { .. }) => operation.changed = Some(Generation(now.index)),
         _ => {}
     }
+    if let Some(Step::Task { node, .. }) = &done {
+        remember_backups(fleet, &id, node, now, journal);
+    }
+    let Some(operation) = fleet.operation_mut(&id) else { return };
     enter(operation, operation.cursor + 1, now, accept_timeout);
+    if let (Request::Restore { backup }, Some(Step::Task { .. })) = (&operation.request, operation.step())
+        && Rule::HalfRestoreStops.holds()
+    {
+        fleet.half_restored = Some(backup.clone());
+    }
 }
 
 fn enter(operation: &mut Operation, cursor: u32, now: Now, accept_timeout: crate::time::Millis) {
@@ -251,7 +266,10 @@ fn enter(operation: &mut Operation, cursor: u32, now: Now, accept_timeout: crate
     operation.overdue = false;
     operation.absent.clear();
     operation.clearing.clear();
-    let all_stopped = matches!(operation.request, Request::Hold { mode: HoldMode::AllStopped, .. });
+    let all_stopped = matches!(
+        operation.request,
+        Request::Hold { mode: HoldMode::AllStopped, .. } | Request::Restore { .. }
+    );
     let starts_more = match operation.step() {
         Some(Step::Serving { nodes, bring: Bring::Plain }) => {
             all_stopped || nodes.iter().any(|node| Some(node) != operation.solo.as_ref())
@@ -271,6 +289,53 @@ fn enter(operation: &mut Operation, cursor: u32, now: Now, accept_timeout: crate
             seen: false,
         });
     }
+}
+
+/// A task on backups is done: what its agent says of them.
+fn remember_backups(fleet: &mut Fleet, id: &OperationId, node: &NodeId, now: Now, journal: &mut Journal) {
+    let Some(operation) = fleet.operation(id) else { return };
+    let request = operation.request.clone();
+    let mut facts = output(fleet, node).cloned().unwrap_or_default();
+    match request {
+        Request::Backup { .. } => {
+            let Ok(backup) = BackupId::new(id.as_str()) else { return };
+            let gone = facts.remove("removed").unwrap_or_default();
+            let version = facts.remove("version").map(Version);
+            let size = facts.get("size").cloned().unwrap_or_default();
+            journal.operation(id, EventKind::Backup(format!("{backup} on {node}: {size}")));
+            let made = Backup { node: node.clone(), wall_ms: now.wall_ms, version, facts };
+            fleet.backups.insert(backup, made);
+            for name in gone.split(',').filter_map(|name| BackupId::new(name).ok()) {
+                // An agent removes only its own.
+                if fleet.backups.get(&name).is_some_and(|backup| backup.node == *node) {
+                    fleet.backups.remove(&name);
+                }
+            }
+            while fleet.backups.len() > BACKUPS_MAX {
+                let oldest = fleet.backups.iter().min_by_key(|(_, backup)| backup.wall_ms);
+                let Some(oldest) = oldest.map(|(name, _)| name.clone()) else { break };
+                fleet.backups.remove(&oldest);
+            }
+        }
+        Request::RemoveBackup { backup } => {
+            fleet.backups.remove(&backup);
+            journal.operation(id, EventKind::Backup(format!("{backup} on {node}: removed")));
+        }
+        Request::Restore { backup } => {
+            fleet.half_restored = None;
+            journal.operation(id, EventKind::Backup(format!("{backup} on {node}: restored")));
+        }
+        Request::Start { .. }
+        | Request::Stop
+        | Request::Hold { .. }
+        | Request::Plugin { .. }
+        | Request::AcceptDatabase => {}
+    }
+}
+
+/// What a node's last task found or made.
+fn output<'a>(fleet: &'a Fleet, node: &NodeId) -> Option<&'a std::collections::BTreeMap<String, String>> {
+    fleet.nodes.get(node)?.observed.as_ref().map(|seen| &seen.output)
 }
 
 fn remember_database(fleet: &mut Fleet, node: &NodeId, journal: &mut Journal) {
@@ -369,9 +434,24 @@ pub(crate) fn turn(
     if let (Request::Stop, Course::Restore) = (&operation.request, course) {
         fleet.desired = Desired::Run;
     }
+    if let Some(Step::Task { node, .. }) = operation.step()
+        && matches!(operation.request, Request::Restore { .. })
+        && output(fleet, node)
+            .is_some_and(|output| output.get("touched").is_some_and(|touched| touched == "no"))
+    {
+        fleet.half_restored = None;
+    }
     let course = match operation.request {
         Request::Start { .. } => Course::Settle,
-        Request::Stop | Request::Hold { .. } | Request::Plugin { .. } => course,
+        // What a restore has begun may be half: nothing is started on it by itself.
+        Request::Restore { .. } if fleet.half_restored.is_some() => Course::Settle,
+        Request::Stop
+        | Request::Hold { .. }
+        | Request::Plugin { .. }
+        | Request::Backup { .. }
+        | Request::Restore { .. }
+        | Request::RemoveBackup { .. }
+        | Request::AcceptDatabase => course,
     };
     let rest = ending(fleet, &operation, course, harm);
     let accept_timeout = fleet.policy.accept_timeout;
@@ -413,7 +493,7 @@ fn finish(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut Journal) 
             Status::Succeeded
         }
         Some(why) => {
-            if installed && fleet.database.is_none() {
+            if installed && fleet.database.is_none() || fleet.half_restored.is_some() {
                 fleet.desired = Desired::Stop;
             }
             Status::Aborted(why)

@@ -110,7 +110,13 @@ fn ask(
     phase: TaskPhase,
 ) {
     let Some(spec) = specs.get_mut(node) else { return };
-    spec.task = Some(Task { key: task_key(operation), phase, name: call.name, params: call.params });
+    spec.task = Some(Task {
+        key: task_key(operation),
+        phase,
+        needs: call.needs,
+        name: call.name,
+        params: call.params,
+    });
 }
 
 /// Name of the current attempt of the current step.

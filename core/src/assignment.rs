@@ -72,6 +72,19 @@ pub enum TaskPhase {
     Run,
 }
 
+/// What the node's app must be like while a task runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Needs {
+    /// It serves: the task works inside it.
+    #[default]
+    Serving,
+    /// Nothing of it runs, and the assignment says `Stop`: the task changes what it runs on.
+    Stopped,
+    /// It does not matter.
+    Nothing,
+}
+
 /// A named command that an agent runs for a step. The agent's own configuration says what the name means.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Task {
@@ -79,11 +92,19 @@ pub struct Task {
     pub key: TaskKey,
     /// Check or run.
     pub phase: TaskPhase,
+    /// When it may run. A check changes nothing and may run at any time, unless it is about a serving app.
+    #[serde(default)]
+    pub needs: Needs,
     /// Name of the task, for example `plugin-enable`.
     pub name: String,
     /// Parameters by name; the agent validates them.
     pub params: BTreeMap<String, String>,
 }
+
+/// Most entries of a task's output.
+pub const OUTPUT_MAX: usize = 16;
+/// Longest name or value in a task's output, in bytes.
+pub const OUTPUT_TEXT_MAX: usize = 512;
 
 /// The end of a task attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,6 +264,9 @@ pub struct Observed {
     /// The task that was begun or ended last.
     #[serde(default)]
     pub task: Option<(TaskKey, TaskPhase, TaskResult)>,
+    /// What the task of [`Observed::task`] found or made, by name; at most [`OUTPUT_MAX`] entries.
+    #[serde(default)]
+    pub output: BTreeMap<String, String>,
     /// The proof that was brought last.
     #[serde(default)]
     pub proved: Option<Proof>,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::advance::{AUTOMATIC, Now, settled};
+use crate::assignment::Needs;
 use crate::command::{Command, Timer};
 use crate::condition::{Condition, condition};
 use crate::ids::{FleetId, NodeId};
@@ -181,6 +182,7 @@ pub(crate) fn step_limit(fleet: &Fleet, operation: &Operation) -> Option<Millis>
         Step::Serving { .. } | Step::Converted { .. } | Step::Proved { .. } => {
             Some(fleet.policy.start_timeout)
         }
+        Step::Task { task, .. } if task.needs != Needs::Serving => Some(fleet.policy.backup_timeout),
         Step::Task { .. } | Step::Checked { .. } => Some(fleet.policy.task_timeout),
         Step::Reachable { .. } | Step::Empty { .. } | Step::Granted | Step::Released | Step::HolderGone => {
             None

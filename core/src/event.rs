@@ -74,6 +74,8 @@ pub enum EventKind {
     Ended(String),
     /// The database changed its identity or version.
     Database(String),
+    /// A backup was made or removed.
+    Backup(String),
 }
 
 impl fmt::Display for EventKind {
@@ -106,6 +108,7 @@ impl fmt::Display for EventKind {
             EventKind::ForceReleased { by, reason } => write!(f, "lock taken away by {by}: {reason}"),
             EventKind::Ended(how) => write!(f, "ended: {how}"),
             EventKind::Database(what) => write!(f, "database {what}"),
+            EventKind::Backup(what) => write!(f, "backup {what}"),
         }
     }
 }

@@ -97,6 +97,12 @@ name!(
     "operation"
 );
 
+name!(
+    /// A backup. It has the name of the operation that made it.
+    BackupId,
+    "backup"
+);
+
 macro_rules! number {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*

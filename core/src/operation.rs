@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Generation, NodeId, OperationId, Right, Token};
+use crate::assignment::Needs;
+use crate::ids::{BackupId, Generation, NodeId, OperationId, Right, Token};
 use crate::time::Time;
 
 /// Which nodes run while an external holder works.
@@ -75,6 +76,40 @@ pub enum Request {
         /// The node on which to do it.
         on: Option<NodeId>,
     },
+    /// Back the fleet up on one node, while only that one runs.
+    Backup {
+        /// The node.
+        on: Option<NodeId>,
+    },
+    /// Bring the fleet back to a backup: with everything stopped, on the node that has it.
+    Restore {
+        /// The backup.
+        backup: BackupId,
+    },
+    /// Delete a backup. Nothing is stopped for it.
+    RemoveBackup {
+        /// The backup.
+        backup: BackupId,
+    },
+    /// A person has made sure that the database is whole, although a restore has not ended.
+    AcceptDatabase,
+}
+
+impl Request {
+    /// Whether it would run the app on the database as it is, so that a half-restored one must not be there.
+    pub fn needs_whole_database(&self) -> bool {
+        match self {
+            Request::Start { .. }
+            | Request::Plugin { .. }
+            | Request::Backup { .. }
+            | Request::Hold { mode: HoldMode::Solo, .. } => true,
+            Request::Stop
+            | Request::Restore { .. }
+            | Request::RemoveBackup { .. }
+            | Request::AcceptDatabase
+            | Request::Hold { mode: HoldMode::AllStopped, .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for Request {
@@ -91,6 +126,10 @@ impl fmt::Display for Request {
             Request::Plugin { change: PluginChange::Disable, plugin, .. } => {
                 write!(f, "plugin disable {plugin}")
             }
+            Request::Backup { .. } => f.write_str("backup"),
+            Request::Restore { backup } => write!(f, "restore {backup}"),
+            Request::RemoveBackup { backup } => write!(f, "backup remove {backup}"),
+            Request::AcceptDatabase => f.write_str("restore --accept-database"),
         }
     }
 }
@@ -204,6 +243,9 @@ impl fmt::Display for Step {
 pub struct TaskCall {
     /// Its name.
     pub name: String,
+    /// When it may run.
+    #[serde(default)]
+    pub needs: Needs,
     /// Its parameters.
     pub params: BTreeMap<String, String>,
 }

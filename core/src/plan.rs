@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::assignment::AppState;
+use crate::assignment::{AppState, Needs};
 use crate::ids::NodeId;
 use crate::operation::{Bring, Course, HoldMode, Operation, PluginChange, Request, Step, TaskCall};
 use crate::rule::Rule;
@@ -34,12 +34,17 @@ pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<N
     if all.is_empty() {
         return Err("the fleet has no node: start an agent on each node first".into());
     }
-    let needs_run =
-        matches!(operation.request, Request::Hold { mode: HoldMode::Solo, .. } | Request::Plugin { .. });
+    let needs_run = matches!(
+        operation.request,
+        Request::Hold { mode: HoldMode::Solo, .. } | Request::Plugin { .. } | Request::Backup { .. }
+    );
     if needs_run && fleet.desired == Desired::Stop {
         return Err(
             "the fleet was stopped while the operation waited: start it first with soloist start".into()
         );
+    }
+    if let Some(backup) = fleet.half_restored.as_ref().filter(|_| operation.request.needs_whole_database()) {
+        return Err(format!("the restore of {backup} has not ended: the database may be half"));
     }
     let parallel = fleet.policy.max_parallel;
     let host = operation.host_node.as_ref();
@@ -86,11 +91,63 @@ pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<N
             }
             Ok((steps, Some(solo)))
         }
+        Request::Backup { on } => {
+            let solo = choose_solo(fleet, on.as_ref(), host).ok_or("the fleet has no node")?;
+            let keep = fleet.policy.keep_backups.max(1).to_string();
+            let task = backup_task("backup", operation.id.as_str(), Needs::Nothing, [("keep", keep)]);
+            let mut steps = take_down(&all, &solo, Some(task.clone()));
+            steps.push(Step::Task { node: solo.clone(), task });
+            steps.push(Step::Serving { nodes: vec![solo.clone()], bring: Bring::Plain });
+            steps.extend(bring_others(&all, &solo, parallel));
+            Ok((steps, Some(solo)))
+        }
+        Request::Restore { backup } => {
+            let known = fleet.backups.get(backup);
+            let node = known.map(|known| known.node.clone()).ok_or("the backup does not exist any more")?;
+            let task = backup_task("restore", backup.as_str(), Needs::Stopped, []);
+            let mut steps = vec![
+                Step::Reachable { nodes: all.clone(), absent_ok: false },
+                Step::Checked { node: node.clone(), task: task.clone() },
+                Step::Stopped { nodes: all.clone() },
+                Step::Granted,
+                Step::Task { node: node.clone(), task },
+            ];
+            if fleet.desired == Desired::Run {
+                steps.push(Step::Serving { nodes: vec![node.clone()], bring: Bring::Plain });
+                steps.extend(bring_others(&all, &node, parallel));
+            }
+            Ok((steps, Some(node)))
+        }
+        Request::RemoveBackup { backup } if fleet.half_restored.as_ref() == Some(backup) => {
+            Err(format!("the restore of {backup} has not ended: it is still needed"))
+        }
+        Request::RemoveBackup { backup } => {
+            let known = fleet.backups.get(backup);
+            let node = known.map(|known| known.node.clone()).ok_or("the backup does not exist any more")?;
+            let task = backup_task("backup-remove", backup.as_str(), Needs::Nothing, []);
+            let steps = vec![
+                Step::Reachable { nodes: vec![node.clone()], absent_ok: false },
+                Step::Task { node, task },
+            ];
+            Ok((steps, None))
+        }
+        Request::AcceptDatabase => Ok((Vec::new(), None)),
         Request::Plugin { change, plugin, on } => {
             let solo = choose_solo(fleet, on.as_ref(), host).ok_or("the fleet has no node")?;
             Ok((plugin_steps(&all, &solo, *change, plugin, parallel), Some(solo)))
         }
     }
+}
+
+fn backup_task<const N: usize>(
+    name: &str,
+    backup: &str,
+    needs: Needs,
+    more: [(&str, String); N],
+) -> TaskCall {
+    let mut params = BTreeMap::from([("backup".to_owned(), backup.to_owned())]);
+    params.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    TaskCall { name: name.to_owned(), needs, params }
 }
 
 fn plugin_steps(
@@ -101,7 +158,7 @@ fn plugin_steps(
     parallel: u32,
 ) -> Vec<Step> {
     let params = BTreeMap::from([("plugin".to_owned(), plugin.to_owned())]);
-    let task = TaskCall { name: change.task().to_owned(), params };
+    let task = TaskCall { name: change.task().to_owned(), needs: Needs::Serving, params };
     let proved = |nodes: Vec<NodeId>, restarted| Step::Proved {
         nodes,
         plugin: plugin.to_owned(),

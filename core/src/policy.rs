@@ -28,6 +28,10 @@ pub struct Policy {
     pub stop_timeout: Millis,
     /// How long a task may take.
     pub task_timeout: Millis,
+    /// How long a task may take that copies data: a backup or a restore.
+    pub backup_timeout: Millis,
+    /// How many backups are kept; older ones are removed once a newer one was made and checked.
+    pub keep_backups: u32,
     /// How many nodes start at the same time once the first one serves.
     pub max_parallel: u32,
 }
@@ -45,6 +49,8 @@ impl Default for Policy {
             start_timeout: Millis::from_secs(600),
             stop_timeout: Millis::from_secs(120),
             task_timeout: Millis::from_secs(600),
+            backup_timeout: Millis::from_secs(4 * 3600),
+            keep_backups: 7,
             max_parallel: 1,
         }
     }
@@ -62,5 +68,7 @@ pub const HISTORY_MAX: usize = 50;
 pub const EVENTS_MAX: usize = 300;
 /// Most attempts of a task that begin by themselves after its agent died in the middle.
 pub const TASK_ATTEMPTS_MAX: u32 = 3;
+/// Most backups that a fleet remembers, whatever its policy says.
+pub const BACKUPS_MAX: usize = 100;
 /// Longest reason, name of a person, or message that is kept, in characters.
 pub const TEXT_MAX: usize = 500;

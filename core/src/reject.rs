@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{FleetId, MachineId, NodeId, OperationId, Token};
+use crate::ids::{BackupId, FleetId, MachineId, NodeId, OperationId, Token};
 
 /// Why a command was refused. The text says what is wrong; [`Rejection::hint`] says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -32,6 +32,30 @@ pub enum Rejection {
         /// The fleet.
         fleet: FleetId,
         /// What was asked for.
+        operation: OperationId,
+    },
+    /// No such backup.
+    #[error("there is no backup \"{backup}\" of fleet \"{fleet}\"")]
+    UnknownBackup {
+        /// The fleet.
+        fleet: FleetId,
+        /// What was asked for.
+        backup: BackupId,
+        /// The backups that there are.
+        known: Vec<BackupId>,
+    },
+    /// A restore was ended in the middle: the database may be half.
+    #[error("the restore of \"{backup}\" has not ended, so the database of fleet \"{fleet}\" may be half")]
+    RestoreUnfinished {
+        /// The fleet.
+        fleet: FleetId,
+        /// The backup.
+        backup: BackupId,
+    },
+    /// Soloist's own work may still run.
+    #[error("the task of operation \"{operation}\" may still run")]
+    TaskRuns {
+        /// The operation.
         operation: OperationId,
     },
     /// The id names another request already.
@@ -172,6 +196,9 @@ impl Rejection {
             Rejection::UnknownFleet { .. } => "unknown_fleet",
             Rejection::UnknownNode { .. } => "unknown_node",
             Rejection::UnknownOperation { .. } => "unknown_operation",
+            Rejection::UnknownBackup { .. } => "unknown_backup",
+            Rejection::RestoreUnfinished { .. } => "restore_unfinished",
+            Rejection::TaskRuns { .. } => "task_runs",
             Rejection::IdInUse { .. } => "id_in_use",
             Rejection::Full { .. } => "full",
             Rejection::NotActive { .. } => "not_active",
@@ -204,6 +231,19 @@ impl Rejection {
             }
             Rejection::UnknownNode { known, .. } => format!("its nodes: {}", list(known)),
             Rejection::UnknownOperation { .. } => "list them with: soloist operation list".into(),
+            Rejection::UnknownBackup { known, .. } if known.is_empty() => {
+                "there is none yet; make one with: soloist backup".into()
+            }
+            Rejection::UnknownBackup { known, .. } => {
+                let names = known.iter().take(10).map(BackupId::as_str).collect::<Vec<_>>().join(", ");
+                format!("the backups: {names}; see soloist backup list")
+            }
+            Rejection::RestoreUnfinished { backup, .. } => format!(
+                "restore it again: soloist restore {backup}; or mend the database by hand, then: soloist restore --accept-database"
+            ),
+            Rejection::TaskRuns { .. } => {
+                "it cannot be taken over; ask for its end with: soloist operation abort".into()
+            }
             Rejection::IdInUse { .. } => "choose a new id".into(),
             Rejection::Full { .. } => "wait until some have ended, or abort what is not needed".into(),
             Rejection::NotActive { .. } => {

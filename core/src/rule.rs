@@ -29,6 +29,8 @@ pub enum Rule {
     ForeignBlocks,
     /// Nothing exclusive begins while a database session of nobody in the fleet is known.
     SessionBlocks,
+    /// A restore that is ended in the middle leaves everything stopped.
+    HalfRestoreStops,
     /// The first node serves before the second starts.
     FirstServes,
     /// Time is the leader's elapsed time, never a wall clock.
@@ -39,7 +41,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tests that walk them all.
-    pub const ALL: [Rule; 16] = [
+    pub const ALL: [Rule; 17] = [
         Rule::CrashIsNoEvidence,
         Rule::EvidenceIsWithdrawn,
         Rule::ReportsInOrder,
@@ -53,6 +55,7 @@ impl Rule {
         Rule::PlainNeedsSameVersion,
         Rule::ForeignBlocks,
         Rule::SessionBlocks,
+        Rule::HalfRestoreStops,
         Rule::FirstServes,
         Rule::ElapsedTime,
         Rule::PromoteExtends,

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::assignment::{Assignment, Observed};
 use crate::event::Event;
-use crate::ids::{BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Token, Version};
+use crate::ids::{
+    BackupId, BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Token, Version,
+};
 use crate::operation::Operation;
 use crate::policy::Policy;
 use crate::time::Time;
@@ -42,6 +44,19 @@ pub struct DatabaseRecord {
     pub identity: String,
     /// Its version when it was last seen.
     pub version: Option<Version>,
+}
+
+/// A backup that was made and checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// The node whose agent made it and has it.
+    pub node: NodeId,
+    /// When it was done, milliseconds since 1970.
+    pub wall_ms: u64,
+    /// Version of the database at that time.
+    pub version: Option<Version>,
+    /// What its agent says of it, by name: size, checksum, duration and the like.
+    pub facts: BTreeMap<String, String>,
 }
 
 /// The maintenance lock.
@@ -103,6 +118,12 @@ pub struct Fleet {
     pub operations: Vec<Operation>,
     /// What happened, oldest first.
     pub events: VecDeque<Event>,
+    /// Backups that were made and checked, by name.
+    #[serde(default)]
+    pub backups: BTreeMap<BackupId, Backup>,
+    /// The backup whose restore has begun and not ended: the database may be half.
+    #[serde(default)]
+    pub half_restored: Option<BackupId>,
     /// The last solo node of an operation that succeeded.
     pub last_solo: Option<NodeId>,
 }

@@ -9,7 +9,7 @@ use crate::assignment::{AppState, Run};
 use crate::condition::{Condition, Wait, condition};
 use crate::due::Contact;
 use crate::ids::{FleetId, MachineId, NodeId, OperationId, Token};
-use crate::operation::{Blocked, Operation, Status};
+use crate::operation::{Blocked, Operation, Request, Status};
 use crate::state::{DatabaseRecord, Desired, Fleet, Lock, Node, State};
 use crate::time::{Millis, Time};
 
@@ -313,6 +313,12 @@ fn choices(operation: &Operation) -> Vec<String> {
             format!("remove the cause, then stop and start it again: {retry}"),
             format!("give up: {abort}"),
         ],
+        Status::Blocked(Blocked::TaskFailed(..)) if matches!(operation.request, Request::Restore { .. }) => {
+            vec![
+                format!("remove the cause, then try again: {retry}"),
+                format!("give up; if the database may be half, the fleet stays stopped: {abort}"),
+            ]
+        }
         Status::Blocked(Blocked::TaskFailed(..)) => vec![
             format!("remove the cause, then try again: {retry}"),
             format!("give up and bring the fleet back: {abort}"),
@@ -334,11 +340,7 @@ fn choices(operation: &Operation) -> Vec<String> {
 }
 
 /// The plan of a request as it would begin now: its steps in words, or why it could not.
-pub fn preview(
-    state: &State,
-    id: &FleetId,
-    request: &crate::operation::Request,
-) -> Result<Vec<String>, crate::Rejection> {
+pub fn preview(state: &State, id: &FleetId, request: &Request) -> Result<Vec<String>, crate::Rejection> {
     let mut trial = state.clone();
     let operation =
         OperationId::new("plan").map_err(|error| crate::Rejection::Malformed { what: error.to_string() })?;

@@ -7,7 +7,10 @@ use soloist_core::ids::FleetId;
 
 use crate::{
     client::Client,
-    commands::{self, demo, events, lock, node, operation, plan, plugin, run, stand_in, start, status, stop},
+    commands::{
+        self, backup, demo, events, lock, node, operation, plan, plugin, restore, run, stand_in, start,
+        status, stop,
+    },
     error::{CtlError, Kind, Result},
     ui::{Format, Ui},
 };
@@ -61,6 +64,8 @@ enum Command {
     Stop(stop::Args),
     Run(run::Args),
     Plugin(plugin::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Lock(lock::Args),
     Operation(operation::Args),
     Node(node::Args),
@@ -116,6 +121,8 @@ async fn dispatch(cli: Cli, ui: Ui) -> Result<ExitCode> {
         Command::Stop(args) => stop::run(args, &context).await,
         Command::Run(args) => return context.explained(run::run(args, &context).await).await,
         Command::Plugin(args) => plugin::run(args, &context).await,
+        Command::Backup(args) => backup::run(args, &context).await,
+        Command::Restore(args) => restore::run(args, &context).await,
         Command::Lock(args) => lock::run(args, &context).await,
         Command::Operation(args) => operation::run(args, &context).await,
         Command::Node(args) => node::run(args, &context).await,

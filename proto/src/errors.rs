@@ -145,7 +145,8 @@ fn code(rejection: &Rejection) -> Code {
     match rejection {
         Rejection::UnknownFleet { .. }
         | Rejection::UnknownNode { .. }
-        | Rejection::UnknownOperation { .. } => Code::NotFound,
+        | Rejection::UnknownOperation { .. }
+        | Rejection::UnknownBackup { .. } => Code::NotFound,
         Rejection::IdInUse { .. } => Code::AlreadyExists,
         Rejection::Full { .. } => Code::ResourceExhausted,
         Rejection::NoReason | Rejection::Malformed { .. } => Code::InvalidArgument,
@@ -161,7 +162,9 @@ fn code(rejection: &Rejection) -> Code {
         | Rejection::LeaseLost { .. }
         | Rejection::Ended { .. }
         | Rejection::NoRetry { .. }
-        | Rejection::HolderUnsettled { .. } => Code::FailedPrecondition,
+        | Rejection::HolderUnsettled { .. }
+        | Rejection::RestoreUnfinished { .. }
+        | Rejection::TaskRuns { .. } => Code::FailedPrecondition,
     }
 }
 

@@ -90,6 +90,11 @@ fn a_grant_beside_a_strangers_database_session() {
 }
 
 #[test]
+fn a_start_after_half_a_restore() {
+    is_noticed(Rule::HalfRestoreStops, &["half-restored"]);
+}
+
+#[test]
 fn a_second_node_started_before_the_first_serves() {
     is_noticed(Rule::FirstServes, &["before the first node"]);
 }

@@ -23,7 +23,7 @@ impl Agent {
                     self.parts.jobs.task(task, false);
                 }
                 Action::RunTask(task) => {
-                    let next = self.ledger().with_task(task.key.clone(), None);
+                    let next = self.ledger().with_task(task.key.clone());
                     self.parts.ledger.store(next)?;
                     tracing::info!(task = %task.name, operation = %task.key.operation, attempt = task.key.attempt, "task begins");
                     self.busy = Some(task.clone());

@@ -1,5 +1,6 @@
 //! What the agent is told: by the coordinators, and by its own jobs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use soloist_core::agent::{Health as CoreHealth, accept};
@@ -149,7 +150,7 @@ impl Agent {
                 match phase {
                     TaskPhase::Check => self.checked = Some((key, result)),
                     TaskPhase::Run => {
-                        let next = self.ledger().with_task(key, Some(result));
+                        let next = self.ledger().with_result(key, result, BTreeMap::new());
                         self.parts.ledger.store(next)?;
                     }
                 }

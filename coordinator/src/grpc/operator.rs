@@ -10,7 +10,7 @@ use soloist_core::{
     view::{operation_view, preview},
 };
 use soloist_proto::{
-    convert::{maybe, name, nested},
+    convert::{maybe, name, nested, parameters},
     errors::Problem,
     v1::{self, operator_service_server::OperatorService},
 };
@@ -259,6 +259,25 @@ impl OperatorService for Operators {
             drop(permit);
         });
         Ok(Response::new(ReceiverStream::new(events).boxed()))
+    }
+
+    async fn backups(&self, request: Request<v1::BackupsRequest>) -> Answer<v1::BackupsReply> {
+        let fleet = fleet(request.into_inner().fleet)?;
+        let reading = self.shared.read(Some(&fleet), false).await;
+        let state = self.shared.project(&fleet, &reading)?;
+        let found = state.fleets.get(&fleet).into_iter();
+        let mut backups: Vec<v1::BackupInfo> = found
+            .flat_map(|found| &found.backups)
+            .map(|(name, backup)| v1::BackupInfo {
+                backup: name.to_string(),
+                node: backup.node.to_string(),
+                wall_ms: backup.wall_ms,
+                version: backup.version.as_ref().map(ToString::to_string),
+                facts: parameters(backup.facts.clone()),
+            })
+            .collect();
+        backups.sort_by(|one, other| other.wall_ms.cmp(&one.wall_ms));
+        Ok(Response::new(v1::BackupsReply { backups, freshness: Some(reading.freshness) }))
     }
 
     async fn plugins(&self, request: Request<v1::PluginsRequest>) -> Answer<v1::PluginsReply> {

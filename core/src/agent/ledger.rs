@@ -1,5 +1,7 @@
 //! What an agent must remember over its own death: written and synced before it acts.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::assignment::{Assignment, RunMode, TaskKey, TaskResult};
@@ -61,6 +63,9 @@ pub struct TaskRecord {
     pub key: TaskKey,
     /// Its result; `None` while it runs, or when the agent died in the middle.
     pub result: Option<TaskResult>,
+    /// What it found or made, by name.
+    #[serde(default)]
+    pub output: BTreeMap<String, String>,
 }
 
 impl Ledger {
@@ -112,8 +117,13 @@ impl Ledger {
     }
 
     /// The ledger before a task's first effect.
-    pub fn with_task(&self, key: TaskKey, result: Option<TaskResult>) -> Ledger {
-        Ledger { task: Some(TaskRecord { key, result }), ..self.clone() }
+    pub fn with_task(&self, key: TaskKey) -> Ledger {
+        Ledger { task: Some(TaskRecord { key, result: None, output: BTreeMap::new() }), ..self.clone() }
+    }
+
+    /// The ledger after a task's end, with what it found or made.
+    pub fn with_result(&self, key: TaskKey, result: TaskResult, output: BTreeMap<String, String>) -> Ledger {
+        Ledger { task: Some(TaskRecord { key, result: Some(result), output }), ..self.clone() }
     }
 
     /// Whether a keeper that was started for `launch` in boot `boot` may execute the app now.

@@ -7,9 +7,11 @@
 //! | `Plain` | launch, if allowed | launch again after a pause | wait | leave alone | wait |
 //! | `Migrate(r)` | launch, if r is not spent | report | wait | leave alone | wait |
 
+use std::collections::BTreeMap;
+
 use crate::agent::ledger::Ledger;
 use crate::agent::seen::{AppSeen, Facts, Health, Seen};
-use crate::assignment::{AppState, Assignment, Observed, Proof, Run, RunMode, Task, TaskPhase};
+use crate::assignment::{AppState, Assignment, Needs, Observed, Proof, Run, RunMode, Task, TaskPhase};
 use crate::ids::Generation;
 use crate::rule::Rule;
 
@@ -98,14 +100,25 @@ fn for_task(ledger: &Ledger, seen: &Seen, task: &Task) -> Option<Action> {
     match task.phase {
         TaskPhase::Check => {
             let done = seen.checked.as_ref().is_some_and(|(key, _)| *key == task.key);
-            (!done && seen.serving()).then(|| Action::Check(task.clone()))
+            let ready = seen.serving() || task.needs != Needs::Serving;
+            (!done && ready).then(|| Action::Check(task.clone()))
         }
         TaskPhase::Run => match &ledger.task {
             Some(record) if record.key == task.key => {
                 record.result.is_none().then(|| Action::RecoverTask(task.clone()))
             }
-            Some(_) | None => seen.serving().then(|| Action::RunTask(task.clone())),
+            Some(_) | None => ready(ledger, seen, task).then(|| Action::RunTask(task.clone())),
         },
+    }
+}
+
+fn ready(ledger: &Ledger, seen: &Seen, task: &Task) -> bool {
+    let stops = ledger.assignment.as_ref().is_some_and(|assignment| assignment.spec.run == Run::Stop);
+    match task.needs {
+        Needs::Serving => seen.serving(),
+        // A keeper that still has a ticket could yet execute the app.
+        Needs::Stopped => stops && seen.gone() && ledger.launch.is_none(),
+        Needs::Nothing => true,
     }
 }
 
@@ -182,6 +195,7 @@ pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
         foreign: seen.foreign.clone(),
         sessions: facts.map(|facts| facts.sessions.clone()).unwrap_or_default(),
         holders: seen.holders.clone(),
+        output: output(ledger, assignment),
         task: task(ledger, seen, assignment),
         proved: seen.proved.clone(),
         unproved: seen.unproved.clone(),
@@ -231,4 +245,10 @@ fn task(
             Some((record.key.clone(), TaskPhase::Run, record.result.clone()?))
         }
     }
+}
+
+fn output(ledger: &Ledger, assignment: Option<&Assignment>) -> BTreeMap<String, String> {
+    let asked = assignment.and_then(|assignment| assignment.spec.task.as_ref());
+    let record = ledger.task.as_ref().filter(|record| asked.is_some_and(|task| task.key == record.key));
+    record.map(|record| record.output.clone()).unwrap_or_default()
 }

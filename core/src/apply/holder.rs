@@ -2,7 +2,8 @@
 
 use crate::advance::{Now, turn};
 use crate::apply::Reply;
-use crate::apply::operation::clip;
+use crate::apply::operation::{clip, task_runs};
+use crate::assignment::Needs;
 use crate::event::EventKind;
 use crate::ids::{FleetId, OperationId, Token};
 use crate::journal::Journal;
@@ -112,6 +113,13 @@ pub(super) fn force(
     }
     let Some(operation) = fleet.current() else { return Ok(Reply::Unchanged) };
     let name = operation.id.clone();
+    if let Some(Step::Task { task, .. }) = operation.step()
+        && task.needs != Needs::Serving
+        && task_runs(fleet, operation)
+    {
+        // Nothing that Soloist could stop would end it: it works beside the app, not inside it.
+        return Err(Rejection::TaskRuns { operation: name });
+    }
     let forward = operation.course == Course::Forward && operation.exclusive_until.is_none();
     let harm = operation.exclusive() && matches!(operation.step(), Some(Step::Released | Step::Task { .. }));
     let (by, reason) = (clip(by), clip(reason));

@@ -106,6 +106,9 @@ fn check(id: &FleetId, fleet: &Fleet, request: &Request) -> Result<(), Rejection
         (true, Desired::Stop) => Err(Rejection::FleetStopped { fleet: id.clone() }),
         (true, Desired::Run) => Ok(()),
     };
+    if let Some(backup) = fleet.half_restored.as_ref().filter(|_| request.needs_whole_database()) {
+        return Err(Rejection::RestoreUnfinished { fleet: id.clone(), backup: backup.clone() });
+    }
     match request {
         Request::Start { install, nodes } => {
             if let Some(named) = nodes {
@@ -124,12 +127,25 @@ fn check(id: &FleetId, fleet: &Fleet, request: &Request) -> Result<(), Rejection
                 Some(_) | None => Ok(()),
             }
         }
-        Request::Stop => Ok(()),
+        Request::Stop | Request::AcceptDatabase => Ok(()),
         Request::Hold { mode: HoldMode::AllStopped, on } => {
             node(on)?;
             if fleet.active { Ok(()) } else { Err(Rejection::NotActive { fleet: id.clone() }) }
         }
-        Request::Hold { mode: HoldMode::Solo, on } => node(on).and_then(|()| running()),
+        Request::Hold { mode: HoldMode::Solo, on } | Request::Backup { on } => {
+            node(on).and_then(|()| running())
+        }
+        Request::Restore { backup } | Request::RemoveBackup { backup } => {
+            let known = || fleet.backups.keys().rev().cloned().collect();
+            let removes = matches!(request, Request::RemoveBackup { .. });
+            if removes && fleet.half_restored.as_ref() == Some(backup) {
+                Err(Rejection::RestoreUnfinished { fleet: id.clone(), backup: backup.clone() })
+            } else if fleet.backups.contains_key(backup) {
+                Ok(())
+            } else {
+                Err(Rejection::UnknownBackup { fleet: id.clone(), backup: backup.clone(), known: known() })
+            }
+        }
         Request::Plugin { plugin, on, .. } => {
             let fits =
                 |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'/' | b'.' | b'_' | b'-');

@@ -1,5 +1,6 @@
 //! One file per command: its arguments and one function.
 
+pub mod backup;
 pub mod demo;
 pub mod events;
 pub mod lock;
@@ -9,6 +10,7 @@ pub mod operation;
 pub mod plan;
 pub mod plugin;
 pub mod request;
+pub mod restore;
 pub mod run;
 pub mod stand_in;
 pub mod start;

@@ -1,13 +1,13 @@
 //! `soloist plan`.
 
 use clap::Subcommand;
-use soloist_core::operation::Request;
+use soloist_core::{ids::BackupId, operation::Request};
 use soloist_proto::v1;
 
 use crate::{
     commands::{
         Context, plugin,
-        request::{Change, HoldRequest, PluginRequest, StartRequest},
+        request::{BackupRequest, Change, HoldRequest, PluginRequest, StartRequest},
     },
     error::Result,
     render::{Fresh, json, status},
@@ -36,6 +36,13 @@ enum What {
     },
     /// Of a command under the lock
     Run(HoldRequest),
+    /// Of a backup
+    Backup(BackupRequest),
+    /// Of a restore
+    Restore {
+        /// The backup's name
+        backup: BackupId,
+    },
 }
 
 /// Prints the steps.
@@ -53,6 +60,11 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
             context.check_node(&fleet, hold.on.as_ref()).await?;
             hold.request()
         }
+        What::Backup(backup) => {
+            context.check_node(&fleet, backup.on.as_ref()).await?;
+            backup.request()
+        }
+        What::Restore { backup } => Request::Restore { backup },
     };
     let request = v1::PlanRequest { fleet: fleet.to_string(), request: Some(request.into()) };
     let reply = context.client.call_fresh(

@@ -49,6 +49,21 @@ impl HoldRequest {
     }
 }
 
+/// A backup.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BackupRequest {
+    /// The node that makes it and keeps it; it goes on running
+    #[arg(long, value_name = "NODE")]
+    pub on: Option<NodeId>,
+}
+
+impl BackupRequest {
+    /// As the coordinators understand it.
+    pub fn request(&self) -> Request {
+        Request::Backup { on: self.on.clone() }
+    }
+}
+
 /// Which change of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Change {

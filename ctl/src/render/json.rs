@@ -1,5 +1,7 @@
 //! What programs are given: the core's view types as they are, with what only the answer itself knows.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use soloist_core::view::{FleetView, OperationView};
 use soloist_proto::v1;
@@ -106,6 +108,29 @@ pub struct Plugin {
     pub package: String,
     /// Whether the node's database says that it is enabled.
     pub enabled: bool,
+}
+
+/// A backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Backup {
+    /// Its name.
+    pub backup: String,
+    /// The node whose agent has it.
+    pub node: String,
+    /// When it was done, milliseconds since 1970.
+    pub wall_ms: u64,
+    /// Version of the database at that time.
+    pub version: Option<String>,
+    /// What its agent says of it: size, checksum, duration and the like.
+    pub facts: BTreeMap<String, String>,
+}
+
+impl From<v1::BackupInfo> for Backup {
+    fn from(backup: v1::BackupInfo) -> Backup {
+        let v1::BackupInfo { backup, node, wall_ms, version, facts } = backup;
+        let facts = facts.into_iter().map(|v1::Parameter { name, value }| (name, value)).collect();
+        Backup { backup, node, wall_ms, version, facts }
+    }
 }
 
 /// The plugins of one node.

@@ -6,7 +6,7 @@ use comfy_table::{Table, presets::NOTHING};
 use soloist_core::view::{LockView, NodeView, OperationView};
 
 use super::{
-    json::{Event, Fleet, NodePlugins},
+    json::{Backup, Event, Fleet, NodePlugins},
     length,
 };
 use crate::clock;
@@ -103,6 +103,34 @@ pub fn operations(operations: &[OperationView]) -> String {
         ]
     };
     columns(["ID", "REQUEST", "STATUS", "SINCE", "AGE", "BY", "DETAIL"], operations.iter().map(row))
+}
+
+/// Backups in a list.
+pub fn backups(backups: &[Backup]) -> String {
+    let row = |backup: &Backup| {
+        let fact = |name: &str| backup.facts.get(name).cloned().unwrap_or_default();
+        [
+            backup.backup.clone(),
+            backup.node.clone(),
+            clock::local(backup.wall_ms),
+            backup.version.clone().unwrap_or_else(|| "?".to_owned()),
+            fact("size"),
+            fact("duration"),
+        ]
+    };
+    columns(["BACKUP", "NODE", "MADE", "VERSION", "SIZE", "TOOK"], backups.iter().map(row))
+}
+
+/// One backup in full.
+pub fn backup(backup: &Backup) -> String {
+    let mut lines = vec![
+        ("backup", backup.backup.clone()),
+        ("node", backup.node.clone()),
+        ("made", clock::local(backup.wall_ms)),
+        ("version", backup.version.clone().unwrap_or_else(|| "unknown".to_owned())),
+    ];
+    lines.extend(backup.facts.iter().map(|(name, value)| (name.as_str(), value.clone())));
+    facts(&lines)
 }
 
 /// Fleets in a list.

@@ -1,13 +1,11 @@
 //! Assignments: what a node must be.
 
-use std::collections::BTreeMap;
-
 use soloist_core::{
-    assignment::{Assignment, Proof, Run, Spec, Task, TaskKey, TaskPhase},
+    assignment::{Assignment, Needs, Proof, Run, Spec, Task, TaskKey, TaskPhase},
     ids::{Generation, Right, Token},
 };
 
-use super::{FieldError, maybe, name, nested, unknown};
+use super::{FieldError, maybe, name, named, nested, parameters, unknown};
 use crate::v1::{self, run::Kind};
 
 impl From<Run> for v1::Run {
@@ -69,14 +67,34 @@ impl TryFrom<v1::TaskPhase> for TaskPhase {
     }
 }
 
+impl From<Needs> for v1::Needs {
+    fn from(needs: Needs) -> Self {
+        match needs {
+            Needs::Serving => v1::Needs::Serving,
+            Needs::Stopped => v1::Needs::Stopped,
+            Needs::Nothing => v1::Needs::Nothing,
+        }
+    }
+}
+
+impl From<v1::Needs> for Needs {
+    fn from(needs: v1::Needs) -> Self {
+        match needs {
+            v1::Needs::Unspecified | v1::Needs::Serving => Needs::Serving,
+            v1::Needs::Stopped => Needs::Stopped,
+            v1::Needs::Nothing => Needs::Nothing,
+        }
+    }
+}
+
 impl From<Task> for v1::Task {
     fn from(task: Task) -> Self {
-        let params = task.params.into_iter().map(|(name, value)| v1::Parameter { name, value });
         Self {
             key: Some(task.key.into()),
             phase: v1::TaskPhase::from(task.phase).into(),
             name: task.name,
-            params: params.collect(),
+            params: parameters(task.params),
+            needs: v1::Needs::from(task.needs).into(),
         }
     }
 }
@@ -84,15 +102,9 @@ impl From<Task> for v1::Task {
 impl TryFrom<v1::Task> for Task {
     type Error = FieldError;
     fn try_from(task: v1::Task) -> Result<Self, FieldError> {
-        let phase = task.phase().try_into()?;
-        let mut params = BTreeMap::new();
-        for v1::Parameter { name, value } in task.params {
-            if params.contains_key(&name) {
-                return Err(FieldError::new("params", format!("\"{name}\" occurs twice")));
-            }
-            params.insert(name, value);
-        }
-        Ok(Self { key: nested("key", task.key)?, phase, name: task.name, params })
+        let (phase, needs) = (task.phase().try_into()?, task.needs().into());
+        let params = named("params", task.params)?;
+        Ok(Self { key: nested("key", task.key)?, phase, needs, name: task.name, params })
     }
 }
 

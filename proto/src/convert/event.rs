@@ -39,5 +39,6 @@ fn kind(kind: &EventKind) -> &'static str {
         EventKind::ForceReleased { .. } => "force_released",
         EventKind::Ended(_) => "ended",
         EventKind::Database(_) => "database",
+        EventKind::Backup(_) => "backup",
     }
 }

@@ -10,8 +10,12 @@ mod observed;
 mod request;
 mod view;
 
+use std::collections::BTreeMap;
+
 pub use agent::Greeting;
 use soloist_core::ids::BadName;
+
+use crate::v1;
 
 /// A message that does not say what it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,4 +100,21 @@ pub fn each<T, U: TryFrom<T, Error = FieldError>>(field: &str, values: Vec<T>) -
 /// The error for a value that is unset, or newer than this build.
 fn unknown(field: &str) -> FieldError {
     FieldError::new(field, "has no value that this version knows")
+}
+
+/// Named texts as a message carries them.
+pub fn parameters(map: BTreeMap<String, String>) -> Vec<v1::Parameter> {
+    map.into_iter().map(|(name, value)| v1::Parameter { name, value }).collect()
+}
+
+/// Named texts, each name once.
+pub fn named(field: &str, list: Vec<v1::Parameter>) -> Result<BTreeMap<String, String>, FieldError> {
+    let mut map = BTreeMap::new();
+    for v1::Parameter { name, value } in list {
+        if map.contains_key(&name) {
+            return Err(FieldError::new(field, format!("\"{name}\" occurs twice")));
+        }
+        map.insert(name, value);
+    }
+    Ok(map)
 }

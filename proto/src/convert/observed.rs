@@ -5,7 +5,7 @@ use soloist_core::{
     ids::{BootId, Generation, Token, Version},
 };
 
-use super::{FieldError, each, maybe, nested, unknown};
+use super::{FieldError, each, maybe, named, nested, parameters, unknown};
 use crate::v1;
 
 impl From<AppState> for v1::AppState {
@@ -126,6 +126,7 @@ impl From<Observed> for v1::Observed {
             task: observed.task.map(Into::into),
             proved: observed.proved.map(Into::into),
             unproved: observed.unproved,
+            output: parameters(observed.output),
         }
     }
 }
@@ -146,6 +147,7 @@ impl TryFrom<v1::Observed> for Observed {
             task: maybe("task", observed.task)?,
             proved: maybe("proved", observed.proved)?,
             unproved: observed.unproved,
+            output: named("output", observed.output)?,
         })
     }
 }

@@ -66,6 +66,12 @@ impl From<Request> for v1::Request {
                 plugin,
                 on: on.map(Into::into),
             }),
+            Request::Backup { on } => Kind::Backup(v1::MakeBackup { on: on.map(Into::into) }),
+            Request::Restore { backup } => Kind::Restore(v1::Restore { backup: backup.into() }),
+            Request::RemoveBackup { backup } => {
+                Kind::RemoveBackup(v1::RemoveBackup { backup: backup.into() })
+            }
+            Request::AcceptDatabase => Kind::AcceptDatabase(v1::AcceptDatabase {}),
         };
         Self { request: Some(request) }
     }
@@ -91,6 +97,14 @@ impl TryFrom<v1::Request> for Request {
                 plugin: plugin.plugin,
                 on: maybe_name("plugin.on", plugin.on)?,
             }),
+            Kind::Backup(backup) => Ok(Request::Backup { on: maybe_name("backup.on", backup.on)? }),
+            Kind::Restore(restore) => {
+                Ok(Request::Restore { backup: name("restore.backup", restore.backup)? })
+            }
+            Kind::RemoveBackup(remove) => {
+                Ok(Request::RemoveBackup { backup: name("remove_backup.backup", remove.backup)? })
+            }
+            Kind::AcceptDatabase(v1::AcceptDatabase {}) => Ok(Request::AcceptDatabase),
         }
     }
 }

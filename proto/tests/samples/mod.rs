@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use soloist_core::{
     assignment::{
-        AppState, Assignment, DatabaseFacts, DbSession, Foreign, Observed, Proof, Run, Spec, Task, TaskKey,
-        TaskPhase, TaskResult,
+        AppState, Assignment, DatabaseFacts, DbSession, Foreign, Needs, Observed, Proof, Run, Spec, Task,
+        TaskKey, TaskPhase, TaskResult,
     },
     command::{Registration, Submission},
     condition::Wait,
-    ids::{BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Right, Token, Version},
+    ids::{
+        BackupId, BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Right, Token,
+        Version,
+    },
     operation::{HoldMode, PluginChange, Request},
     state::{DatabaseRecord, Desired},
     time::{Millis, Time},
@@ -45,7 +48,13 @@ pub(crate) fn assignment() -> Assignment {
         token: Some(Token(41)),
         spec: Spec {
             run: Run::Migrate(Right(39)),
-            task: Some(Task { key: key(), phase: TaskPhase::Run, name: "plugin-enable".into(), params }),
+            task: Some(Task {
+                key: key(),
+                phase: TaskPhase::Run,
+                needs: Needs::Stopped,
+                name: "plugin-enable".into(),
+                params,
+            }),
             proof: Some(proof()),
         },
     }
@@ -72,6 +81,7 @@ pub(crate) fn observed() -> Observed {
         }],
         holders: vec![Token(41), Token(43)],
         task: Some((key(), TaskPhase::Check, TaskResult::Failed("no such plugin".into()))),
+        output: [("size".to_owned(), "34 MB".to_owned())].into(),
         proved: Some(proof()),
         unproved: Some("the app does not answer".into()),
     }
@@ -111,6 +121,11 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Hold { mode: HoldMode::AllStopped, on: None },
         Request::Plugin { change: PluginChange::Enable, plugin: "acl".into(), on: Some(node("b")) },
         Request::Plugin { change: PluginChange::Disable, plugin: "acl".into(), on: None },
+        Request::Backup { on: Some(node("a")) },
+        Request::Backup { on: None },
+        Request::AcceptDatabase,
+        Request::Restore { backup: BackupId::new("b-1").unwrap() },
+        Request::RemoveBackup { backup: BackupId::new("b-1").unwrap() },
     ]
 }
 

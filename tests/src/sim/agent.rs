@@ -1,10 +1,14 @@
 //! One node: its host, its agent with the ledger, its keepers, and the apps that run there.
 
+use std::collections::BTreeMap;
+
 use soloist_core::agent::{AppSeen, Facts, Health, Ledger, Seen};
 use soloist_core::assignment::{
     DatabaseFacts, DbSession, Foreign, Observed, Proof, RunMode, Task, TaskKey, TaskResult,
 };
-use soloist_core::ids::{BootId, Generation, Incarnation, Launch, MachineId, NodeId, Token, Version};
+use soloist_core::ids::{
+    BackupId, BootId, Generation, Incarnation, Launch, MachineId, NodeId, Token, Version,
+};
 
 use super::app::{App, Database, Phase, Starter};
 
@@ -25,6 +29,16 @@ pub(crate) struct Busy {
     pub(crate) recovers: bool,
 }
 
+/// A child of an agent that makes, restores or removes a backup. It outlives its agent, and ends with the host.
+#[derive(Debug, Clone)]
+pub(crate) struct Child {
+    pub(crate) task: Task,
+    pub(crate) until: u64,
+    pub(crate) fails: bool,
+    /// The database when it began: that is what a backup holds.
+    pub(crate) copy: Database,
+}
+
 /// One node.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -35,6 +49,8 @@ pub(crate) struct Host {
     pub(crate) code: &'static str,
     // On disk.
     pub(crate) ledger: Ledger,
+    /// Backups, with their age.
+    pub(crate) backups: BTreeMap<BackupId, (u64, Database)>,
     // The agent's process.
     pub(crate) agent_up: bool,
     pub(crate) incarnation: Incarnation,
@@ -53,6 +69,7 @@ pub(crate) struct Host {
     // Its children.
     pub(crate) keepers: Vec<Keeper>,
     pub(crate) apps: Vec<App>,
+    pub(crate) child: Option<Child>,
     /// How the last app of the keeper ended, unless it was asked to.
     pub(crate) ended: Option<String>,
     /// Tokens of holders' processes, with their end.
@@ -77,6 +94,7 @@ impl Host {
             boot: 1,
             code: super::app::VERSION,
             ledger: Ledger::default(),
+            backups: BTreeMap::new(),
             agent_up: false,
             incarnation: Incarnation(0),
             registered: false,
@@ -93,6 +111,7 @@ impl Host {
             next_step: 0,
             keepers: Vec::new(),
             apps: Vec::new(),
+            child: None,
             ended: None,
             holders: Vec::new(),
             scanned: (Vec::new(), Vec::new()),

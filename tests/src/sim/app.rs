@@ -58,6 +58,8 @@ pub(crate) struct Database {
     pub(crate) version: Option<String>,
     /// Enabled plugins.
     pub(crate) plugins: BTreeSet<String>,
+    /// Whether a restore has begun to replace it and has not ended.
+    pub(crate) half: bool,
     /// Sessions of apps that a person runs on machines without an agent, with their end.
     pub(crate) strangers: Vec<(u32, u64)>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use soloist_core::assignment::{Observed, Run, RunMode};
+use soloist_core::assignment::{Observed, Run, RunMode, Task};
 use soloist_core::event::EventKind;
 use soloist_core::ids::{Generation, NodeId, OperationId, Right, Token};
 use soloist_core::operation::{HoldMode, Operation, Request};
@@ -118,6 +118,15 @@ impl Oracle {
         Ok(())
     }
 
+    /// A keeper is about to execute the app of `hosts[at]` on a database that a restore may have left half.
+    pub(crate) fn whole_database(host: &Host, half: bool) -> Result<(), String> {
+        if half {
+            Err(format!("the app of {} starts on a half-restored database", host.name))
+        } else {
+            Ok(())
+        }
+    }
+
     /// A keeper is about to execute the app of `hosts[at]`.
     pub(crate) fn executes(
         &mut self,
@@ -212,6 +221,12 @@ impl Oracle {
         {
             return Err(format!("the app of {} runs while a plugin changes on {}", other.name, first.name));
         }
+        let restores = |host: &&Host| host.child.as_ref().is_some_and(|child| child.task.name == "restore");
+        if let Some(host) = hosts.iter().find(restores)
+            && let Some(other) = hosts.iter().find(|other| other.own().is_some())
+        {
+            return Err(format!("the app of {} runs while {} restores", other.name, host.name));
+        }
         let migrating: Vec<&Host> = hosts
             .iter()
             .filter(|host| host.own().is_some_and(|app| matches!(app.phase, Phase::Migrating(_))))
@@ -221,6 +236,19 @@ impl Oracle {
             return Err(format!("{running} apps run while {} installs", migrating[0].name));
         }
         Ok(())
+    }
+
+    /// A task that copies begins on `host`.
+    pub(crate) fn copies(&self, host: &NodeId, hosts: &[Host], task: &Task) -> Result<(), String> {
+        if let Some(other) = hosts.iter().find(|other| other.child.is_some()) {
+            return Err(format!("{} begins on {host} while a child of {} works", task.name, other.name));
+        }
+        match hosts.iter().find(|other| other.own().is_some()) {
+            Some(other) if task.name == "restore" => {
+                Err(format!("a restore begins on {host} while the app of {} runs", other.name))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A plugin change begins in an app; `busy` says that one is still under way there.
@@ -240,10 +268,15 @@ fn starts(phase: &Phase) -> bool {
 /// The node whose app may run while this operation is exclusive.
 fn may_run(operation: &Operation) -> Option<NodeId> {
     match operation.request {
-        Request::Hold { mode: HoldMode::AllStopped, .. } | Request::Stop => None,
-        Request::Hold { mode: HoldMode::Solo, .. } | Request::Plugin { .. } | Request::Start { .. } => {
-            operation.solo.clone()
-        }
+        Request::Hold { mode: HoldMode::AllStopped, .. }
+        | Request::Stop
+        | Request::Restore { .. }
+        | Request::RemoveBackup { .. }
+        | Request::AcceptDatabase => None,
+        Request::Hold { mode: HoldMode::Solo, .. }
+        | Request::Plugin { .. }
+        | Request::Backup { .. }
+        | Request::Start { .. } => operation.solo.clone(),
     }
 }
 

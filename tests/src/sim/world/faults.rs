@@ -9,8 +9,14 @@ use super::super::agent::Host;
 use super::super::app::{App, OTHER_VERSION, Phase, Starter, VERSION};
 use super::{DOWN_MAX, World};
 impl World {
+    /// Whether a fault happens now, of those that have this chance in a bad world. In a better one they are rarer, so that longer
+    /// plans come to their end.
+    fn harm(&mut self, permille: u64) -> bool {
+        self.chance.permille(permille) && self.chance.permille(self.badness)
+    }
+
     pub(super) fn mischief(&mut self) {
-        if self.chance.permille(2) {
+        if self.harm(2) {
             let member = self.chance.index(self.members.len());
             match self.chance.between(0, 4) {
                 0 => {
@@ -54,7 +60,7 @@ impl World {
         for at in 0..self.hosts.len() {
             self.host_mischief(at);
         }
-        if self.chance.permille(3) {
+        if self.harm(3) {
             let (host, member) = (self.chance.index(self.hosts.len()), self.chance.index(self.members.len()));
             if self.chance.permille(400) {
                 for member in 0..self.members.len() {
@@ -67,16 +73,19 @@ impl World {
         if self.chance.permille(8) {
             self.cuts.clear();
         }
-        if self.chance.permille(1) && self.chance.permille(250) {
+        if self.harm(1) && self.chance.permille(250) {
             if let Some(real) = self.hidden.take() {
                 self.database = real;
                 self.note("the database is back where it was".into());
-            } else if self.database.version.is_some() && self.hosts.iter().all(Host::idle) {
+            } else if self.database.version.is_some()
+                && self.hosts.iter().all(Host::idle)
+                && !self.database.half
+            {
                 self.hidden = Some(std::mem::take(&mut self.database));
                 self.note("the nodes point at an empty database".into());
             }
         }
-        if self.chance.permille(1) && self.chance.permille(500) {
+        if self.harm(1) && self.chance.permille(500) {
             let (pid, until) = (self.pid(), self.now + self.chance.between(1_000, 15_000));
             self.database.strangers.push((pid, until));
             self.note(format!("a person uses the database from elsewhere until {until}: session {pid}"));
@@ -85,10 +94,10 @@ impl World {
 
     pub(super) fn host_mischief(&mut self, at: usize) {
         if self.hosts[at].up {
-            if self.chance.permille(1) && self.chance.permille(300) {
+            if self.harm(1) && self.chance.permille(300) {
                 self.power_off(at);
             }
-            if self.hosts[at].agent_up && self.chance.permille(1) {
+            if self.hosts[at].agent_up && self.harm(1) {
                 self.hosts[at].agent_up = false;
                 let lost = self.chance.permille(250);
                 if lost {
@@ -100,11 +109,11 @@ impl World {
                     if lost { ", its ledger is lost" } else { "" }
                 ));
             }
-            if self.chance.permille(1) && self.hosts[at].own().is_some_and(|app| app.stops_at.is_none()) {
+            if self.harm(1) && self.hosts[at].own().is_some_and(|app| app.stops_at.is_none()) {
                 self.note(format!("app of {} crashes", self.hosts[at].name));
                 self.app_ends(at, true);
             }
-            if self.chance.permille(1) {
+            if self.harm(1) {
                 self.hosts[at].deaf_until = self.now + self.chance.between(1_000, 6_000);
             }
             let deaf = self.hosts[at].deaf_until > self.now;
@@ -120,15 +129,15 @@ impl World {
                 self.hosts[at].agent_up = false;
                 self.note(format!("agent of {} dies in the middle of a task", self.hosts[at].name));
             }
-            if self.chance.permille(20) && !self.hosts[at].keepers.is_empty() {
+            if self.harm(20) && !self.hosts[at].keepers.is_empty() {
                 // Its ticket stays in the ledger, and a right that it was to use is spent.
                 self.hosts[at].keepers.pop();
                 self.note(format!("keeper of {} dies before it has executed the app", self.hosts[at].name));
             }
-            if self.chance.permille(1) && self.chance.permille(400) {
+            if self.harm(1) && self.chance.permille(400) {
                 self.start_by_hand(at);
             }
-            if self.chance.permille(1) && self.chance.permille(60) && self.hosts[at].idle() {
+            if self.harm(1) && self.chance.permille(60) && self.hosts[at].idle() {
                 self.hosts[at].code = if self.hosts[at].code == VERSION { OTHER_VERSION } else { VERSION };
                 self.hosts[at].facts = None;
                 self.note(format!("code of {} is now {}", self.hosts[at].name, self.hosts[at].code));
@@ -140,7 +149,7 @@ impl World {
             self.start_agent(at);
         }
         // A full power cut.
-        if at == 0 && self.chance.permille(1) && self.chance.permille(40) {
+        if at == 0 && self.harm(1) && self.chance.permille(40) {
             self.note("power cut".into());
             for host in 0..self.hosts.len() {
                 self.power_off(host);
@@ -153,6 +162,7 @@ impl World {
         host.up = false;
         host.agent_up = false;
         host.apps.clear();
+        host.child = None;
         host.keepers.clear();
         host.holders.clear();
         host.ended = None;

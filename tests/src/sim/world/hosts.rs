@@ -1,9 +1,9 @@
 //! Hosts: agents, keepers and apps as they act.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use soloist_core::agent::{Action, observe, reconcile, restart_delay};
-use soloist_core::assignment::{Observed, RunMode, TaskPhase, TaskResult};
+use soloist_core::assignment::{Needs, Observed, RunMode, TaskPhase, TaskResult};
 use soloist_core::command::Registration;
 use soloist_core::ids::{Generation, Launch};
 use soloist_core::operation::PluginChange;
@@ -11,6 +11,7 @@ use soloist_core::time::Millis;
 
 use super::super::agent::{Busy, Keeper};
 use super::super::app::{App, Change, Phase, Starter};
+use super::super::oracle::Oracle;
 use super::World;
 use super::network::Message;
 impl World {
@@ -19,6 +20,7 @@ impl World {
             return Ok(());
         }
         self.run_apps(at)?;
+        self.run_child(at);
         self.run_keepers(at)?;
         let now = self.now;
         self.hosts[at].holders.retain(|(_, until)| *until > now);
@@ -106,6 +108,7 @@ impl World {
                 continue;
             }
             self.note(format!("app of {} is executed, {:?}", self.hosts[at].name, keeper.mode));
+            Oracle::whole_database(&self.hosts[at], self.database.half)?;
             if let Some(fleet) = self.master.fleets.get(&self.fleet) {
                 let version = self.database.version.clone();
                 self.oracle.executes(
@@ -256,12 +259,13 @@ impl World {
                 let until = now + self.chance.between(50, 300);
                 self.hosts[at].busy = Some(Busy { task, until, recovers: false });
             }
+            Action::RunTask(task) if task.needs != Needs::Serving => self.begin_copy(at, task)?,
             Action::RunTask(task) => {
                 let until = now + self.chance.between(300, 5_000);
                 let fails = self.faults && self.chance.permille(100);
                 let name = self.hosts[at].name.clone();
                 let host = &mut self.hosts[at];
-                host.ledger = host.ledger.with_task(task.key.clone(), None);
+                host.ledger = host.ledger.with_task(task.key.clone());
                 let enable = task.name == PluginChange::Enable.task();
                 let plugin = task.params.get("plugin").cloned().unwrap_or_default();
                 if let Some(app) = host.own_mut() {
@@ -291,6 +295,9 @@ impl World {
         if now < busy.until || (busy.recovers && !quiet) {
             return;
         }
+        if busy.task.needs != Needs::Serving {
+            return self.finish_copy(at, busy);
+        }
         self.hosts[at].busy = None;
         match busy.task.phase {
             TaskPhase::Check => self.hosts[at].checked = Some((busy.task.key, TaskResult::Done)),
@@ -308,7 +315,7 @@ impl World {
                     (false, false) => TaskResult::Failed("the app refused".into()),
                 };
                 let host = &mut self.hosts[at];
-                host.ledger = host.ledger.with_task(busy.task.key, Some(result));
+                host.ledger = host.ledger.with_result(busy.task.key, result, BTreeMap::new());
             }
         }
     }

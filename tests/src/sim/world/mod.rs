@@ -1,5 +1,6 @@
 //! The world's clockwork.
 
+mod backups;
 mod faults;
 mod hosts;
 mod members;
@@ -38,6 +39,8 @@ const DOWN_MAX: u64 = 12_000;
 #[derive(Debug)]
 pub struct World {
     seed: u64,
+    /// How many of a thousand possible faults happen.
+    badness: u64,
     chance: Chance,
     now: u64,
     faults: bool,
@@ -92,10 +95,14 @@ impl World {
             start_timeout: Millis(15_000),
             stop_timeout: Millis(8_000),
             task_timeout: Millis(2_500),
+            backup_timeout: Millis(3_000),
+            keep_backups: u32::try_from(chance.between(1, 3)).unwrap_or(1),
             max_parallel: u32::try_from(chance.between(1, 2)).unwrap_or(1),
         };
+        let badness = if chance.permille(500) { 1000 } else { 200 };
         let mut world = Self {
             seed,
+            badness,
             now: 0,
             faults: true,
             fleet: FleetId::new("fleet").expect("a plain name"),

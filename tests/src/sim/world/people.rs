@@ -2,7 +2,7 @@
 
 use soloist_core::Command;
 use soloist_core::command::Submission;
-use soloist_core::ids::{MachineId, OperationId, Token};
+use soloist_core::ids::{BackupId, MachineId, OperationId, Token};
 use soloist_core::operation::{Blocked, HoldMode, PluginChange, Request, Status, Step};
 use soloist_core::state::{Desired, Fleet};
 use soloist_core::time::Millis;
@@ -66,6 +66,7 @@ impl World {
         let Some(fleet) = self.fleet_now() else { return Ok(()) };
         let (active, stopped) = (fleet.active, fleet.desired == Desired::Stop);
         let unknown = fleet.database.is_none();
+        let backups: Vec<BackupId> = fleet.backups.keys().cloned().collect();
         let overdue =
             fleet.current().is_some_and(|operation| operation.status == Status::Blocked(Blocked::Overdue));
         if overdue && self.chance.permille(600) {
@@ -78,6 +79,17 @@ impl World {
         if !active || (stopped && self.chance.permille(600)) {
             let install = unknown && self.chance.permille(900);
             return self.submit(Request::Start { install, nodes: None }, host, wait);
+        }
+        let backup = (!backups.is_empty()).then(|| backups[self.chance.index(backups.len())].clone());
+        // Each takes a while, and a restore needs a backup: without some eagerness they would hardly meet.
+        if self.chance.permille(if backup.is_some() { 300 } else { 200 }) {
+            let request = match backup {
+                None => Request::Backup { on },
+                Some(backup) if self.chance.permille(150) => Request::RemoveBackup { backup },
+                Some(_) if self.chance.permille(250) => Request::Backup { on },
+                Some(backup) => Request::Restore { backup },
+            };
+            return self.submit(request, host, wait);
         }
         match self.chance.between(0, 11) {
             0..=2 => {
@@ -139,6 +151,9 @@ impl World {
                 self.note("a person drops the half-installed database".into());
                 self.database = Database::default();
                 return Ok(());
+            }
+            if let Some(backup) = fleet.half_restored.clone() {
+                return self.submit(Request::Restore { backup }, 0, None);
             }
             if !whole(fleet, &self.hosts) {
                 let install = fleet.database.is_none() && !self.database.tables;

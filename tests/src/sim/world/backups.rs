@@ -1,0 +1,112 @@
+//! Backups: agents' children that copy the database out and back.
+
+use std::collections::BTreeMap;
+
+use soloist_core::assignment::{Task, TaskPhase, TaskResult};
+use soloist_core::ids::BackupId;
+
+use super::super::agent::{Busy, Child};
+use super::World;
+
+fn backup(task: &Task) -> BackupId {
+    let name = task.params.get("backup").cloned().unwrap_or_default();
+    BackupId::new(name).expect("the plan names a backup")
+}
+
+impl World {
+    /// A child begins to work.
+    pub(super) fn begin_copy(&mut self, at: usize, task: Task) -> Result<(), String> {
+        let (until, chance) = (self.now + self.chance.between(300, 6_000), self.chance.permille(120));
+        // An empty database is not worth a backup: somebody points at the wrong one.
+        let fails = chance && self.faults || task.name == "backup" && self.database.version.is_none();
+        let name = self.hosts[at].name.clone();
+        // What an earlier run of the agent has left behind is ended first, whether this one remembers it or not.
+        self.hosts[at].child = None;
+        self.oracle.copies(&name, &self.hosts, &task)?;
+        let copy = self.database.clone();
+        if task.name == "restore" {
+            self.database.half = true;
+        }
+        let host = &mut self.hosts[at];
+        host.ledger = host.ledger.with_task(task.key.clone());
+        host.child = Some(Child { task: task.clone(), until, fails, copy });
+        host.busy = Some(Busy { task: task.clone(), until, recovers: false });
+        self.note(format!("{} {} begins on {name}", task.name, backup(&task)));
+        Ok(())
+    }
+
+    /// What a child's end changes.
+    pub(super) fn run_child(&mut self, at: usize) {
+        let now = self.now;
+        let Some(child) = self.hosts[at].child.take_if(|child| child.until <= now && !child.fails) else {
+            self.hosts[at].child.take_if(|child| child.until <= now);
+            return;
+        };
+        let name = backup(&child.task);
+        self.note(format!("{} {name} has ended on {}", child.task.name, self.hosts[at].name));
+        match child.task.name.as_str() {
+            "backup" => {
+                self.hosts[at].backups.insert(name, (now, child.copy));
+            }
+            "restore" => {
+                let strangers = std::mem::take(&mut self.database.strangers);
+                if let Some((_, copy)) = self.hosts[at].backups.get(&name) {
+                    self.database = copy.clone();
+                }
+                self.database.half = false;
+                self.database.strangers = strangers;
+            }
+            _ => drop(self.hosts[at].backups.remove(&name)),
+        }
+    }
+
+    /// What its agent says of it.
+    pub(super) fn finish_copy(&mut self, at: usize, busy: Busy) {
+        let name = backup(&busy.task);
+        let host = &mut self.hosts[at];
+        let there = host.backups.contains_key(&name);
+        if busy.task.phase == TaskPhase::Check {
+            host.busy = None;
+            let can = there || busy.task.name == "backup";
+            let result = if can { TaskResult::Done } else { TaskResult::Failed("it is not here".into()) };
+            host.checked = Some((busy.task.key, result));
+            return;
+        }
+        if busy.recovers {
+            host.child = None;
+        } else if host.child.is_some() {
+            return;
+        }
+        host.busy = None;
+        let mut output = BTreeMap::new();
+        let done = match busy.task.name.as_str() {
+            "backup" => there,
+            "restore" => !self.database.half && !busy.recovers,
+            _ => !there,
+        };
+        let result = match (done, busy.recovers) {
+            (true, _) => TaskResult::Done,
+            (false, true) => TaskResult::Interrupted,
+            (false, false) => TaskResult::Failed("the tool failed".into()),
+        };
+        if !done && !busy.recovers && busy.task.name == "restore" && self.chance.permille(500) {
+            // It failed before it touched anything.
+            self.database.half = false;
+            output.insert("touched".to_owned(), "no".to_owned());
+        }
+        let host = &mut self.hosts[at];
+        if done && busy.task.name == "backup" {
+            let keep = busy.task.params.get("keep").and_then(|keep| keep.parse().ok()).unwrap_or(1);
+            let mut removed = Vec::new();
+            while host.backups.len() > keep {
+                let oldest =
+                    host.backups.iter().min_by_key(|(_, (age, _))| *age).map(|(name, _)| name.clone());
+                let Some(oldest) = oldest else { break };
+                host.backups.remove(&oldest);
+                removed.push(oldest.to_string());
+            }
+            output.insert("removed".to_owned(), removed.join(","));
+        }
+        host.ledger = host.ledger.with_result(busy.task.key, result, output);
+    }
+}
