@@ -1,6 +1,7 @@
 //! Soloist's agent: keeps one NocoBase node in the state that the coordinators assign.
 
 pub mod agent;
+pub mod backup;
 pub mod config;
 pub mod driver;
 pub mod host;

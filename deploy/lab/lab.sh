@@ -6,9 +6,11 @@
 #   source deploy/lab/lab.sh
 #   lab_init WORK                          everything below lives under the folder WORK (created when missing)
 #   lab_need_packages                      PostgreSQL, Redis, curl: installed only when missing, their services left off
+#   lab_need_mariadb                       MariaDB, likewise
 #   lab_need_yarn                          yarn 1.x, in WORK/tools when the machine has none
 #   lab_postgres_up DIR PORT               services.sh: a private cluster; lab_postgres_down DIR
 #   lab_redis_up DIR PORT                  services.sh: a private Redis; lab_redis_down DIR
+#   lab_mariadb_up DIR PORT                services.sh: a private MariaDB; lab_mariadb_down DIR; lab_mariadb_sql PORT SQL
 #   lab_database_create NAME               services.sh: an empty database; lab_database_drop NAME; lab_sql NAME SQL
 #   lab_nocobase_install VERSION DIR       nocobase.sh: NocoBase from npm (about 40 s and 1.2 GB, once)
 #   lab_nocobase_next SRC DST VERSION      nocobase.sh: SRC again under a later version number, for upgrades
@@ -71,6 +73,20 @@ lab_need_packages() {
   command -v flock >/dev/null || missing+=(util-linux)
   command -v node >/dev/null || { lab_fail "Node.js 20 or later with npm is needed: install it first"; return 1; }
   command -v npx >/dev/null || { lab_fail "npx is needed: it comes with npm"; return 1; }
+  lab_install ${missing[@]+"${missing[@]}"}
+}
+
+# lab_need_mariadb: its server and its client, when they are missing; the service is left off.
+lab_need_mariadb() {
+  local missing=()
+  command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null || missing+=(mariadb-server)
+  command -v mariadb >/dev/null && command -v mariadb-dump >/dev/null || missing+=(mariadb-client)
+  lab_install ${missing[@]+"${missing[@]}"}
+}
+
+# lab_install PACKAGE...: from Debian, without starting what is a service.
+lab_install() {
+  local missing=("$@")
   [ ${#missing[@]} -eq 0 ] && return 0
   lab_home || return 1
   [ "$(id -u)" = 0 ] || { lab_fail "these packages are missing, and only root can install them: ${missing[*]}"; return 1; }
@@ -81,7 +97,10 @@ lab_need_packages() {
     env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" || return 1
   if command -v systemctl >/dev/null; then
     local package
-    for package in "${missing[@]}"; do systemctl disable "$package" >/dev/null 2>&1 || true; done
+    for package in "${missing[@]}"; do
+      # mariadb-server has the service mariadb.
+      systemctl disable "${package/mariadb-server/mariadb}" >/dev/null 2>&1 || true
+    done
   fi
 }
 
@@ -158,14 +177,14 @@ lab_stop() {
   rm -f "$LAB_HOME/run/$name.pid"
 }
 
-# lab_down: stop everything that this work folder started: nodes first, then Redis and PostgreSQL.
+# lab_down: stop everything that this work folder started: nodes first, then Redis and the databases.
 lab_down() {
   lab_home || return 1
   local file name services=()
   for file in "$LAB_HOME"/run/*.pid; do
     [ -e "$file" ] || continue
     name=$(basename "$file" .pid)
-    case $name in redis-* | postgres-*) services+=("$name") ;; *) lab_stop "$name" ;; esac
+    case $name in redis-* | postgres-* | mariadb-*) services+=("$name") ;; *) lab_stop "$name" ;; esac
   done
   for name in ${services[@]+"${services[@]}"}; do
     case $name in

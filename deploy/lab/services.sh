@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# services.sh - part of lab.sh: a private PostgreSQL and a private Redis, on 127.0.0.1 only, with their data in a folder
-# that the caller names. Neither is the distribution's service.
+# services.sh - part of lab.sh: a private PostgreSQL, MariaDB and Redis, on 127.0.0.1 only, with their data in a folder
+# that the caller names. None is the distribution's service.
 
 # The login role of the fleets' databases. Superuser: NocoBase's backup and restore want it, and the cluster is private.
 LAB_DB_USER=noco
@@ -91,6 +91,55 @@ lab_redis_up() {
 
 # lab_redis_down DIR
 lab_redis_down() { lab_home || return 1; lab_stop "$(lab_service_name redis "${1:?folder}")"; }
+
+# lab_mariadb_up DIR PORT: a server with its data in DIR/data. LAB_DB_USER may do everything in it.
+lab_mariadb_up() {
+  lab_home || return 1
+  local dir=${1:?folder} port=${2:?port} name install deadline as=()
+  install=$(command -v mariadb-install-db) || { lab_fail "MariaDB is not installed: call lab_need_mariadb"; return 1; }
+  mkdir -p "$dir" || return 1
+  dir=$(cd "$dir" && pwd)
+  name=$(lab_service_name mariadb "$dir")
+  if [ "$(id -u)" = 0 ]; then
+    as=(--user=mysql)
+    chown mysql "$dir"
+    runuser -u mysql -- test -w "$dir" ||
+      { lab_fail "the user mysql cannot reach $dir: choose a work folder that others may enter"; return 1; }
+  fi
+  if [ ! -f "$dir/data/.complete" ]; then
+    rm -rf "$dir/data"
+    lab_logged "$LAB_HOME/log/$name-install.log" "$install" --no-defaults ${as[@]+"${as[@]}"} --datadir="$dir/data" \
+      --auth-root-authentication-method=normal --skip-test-db || return 1
+    touch "$dir/data/.complete"
+  fi
+  if ! lab_pid "$name" >/dev/null; then
+    printf '%s\n' "create user if not exists '$LAB_DB_USER'@'%' identified by '$LAB_DB_PASSWORD';" \
+      "grant all on *.* to '$LAB_DB_USER'@'%' with grant option;" >"$dir/init.sql"
+    chmod 644 "$dir/init.sql"
+    # The socket's path is relative to the data: it has a length limit that a deep work folder would break.
+    mariadbd --no-defaults ${as[@]+"${as[@]}"} --datadir="$dir/data" --bind-address=127.0.0.1 --port="$port" \
+      --socket=mariadb.sock --skip-name-resolve --init-file="$dir/init.sql" </dev/null >"$dir/server.log" 2>&1 &
+    lab_remember "$name" $! || return 1
+  fi
+  deadline=$((SECONDS + LAB_SERVICE_SECONDS))
+  until lab_mariadb_sql "$port" 'select 1' >/dev/null 2>&1; do
+    if [ "$SECONDS" -ge "$deadline" ] || ! lab_pid "$name" >/dev/null; then
+      lab_fail "MariaDB did not start on port $port; the end of $dir/server.log:"
+      tail -n 8 "$dir/server.log" >&2
+      return 1
+    fi
+    sleep 0.05
+  done
+}
+
+# lab_mariadb_down DIR
+lab_mariadb_down() { lab_home || return 1; lab_stop "$(lab_service_name mariadb "${1:?folder}")"; }
+
+# lab_mariadb_sql PORT SQL: statements as the role of the fleets' databases; columns are separated by tabs.
+lab_mariadb_sql() {
+  MYSQL_PWD=$LAB_DB_PASSWORD mariadb --no-defaults --protocol=tcp -h 127.0.0.1 -P "${1:?port}" -u "$LAB_DB_USER" -N -B \
+    -e "${2:?statement}"
+}
 
 # ---------------------------------------------------------------- databases
 # They live in the cluster that lab_postgres_up brought up last in this work folder.
