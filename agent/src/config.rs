@@ -20,6 +20,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use soloist_core::ids::{FleetId, NodeId};
 
+use crate::backup::BackupConfig;
 use crate::host::{BOOT_ID_PATH, MACHINE_ID_PATH};
 use crate::profile::ProfileConfig;
 
@@ -90,6 +91,9 @@ pub struct Config {
     /// File that holds the machine id.
     #[serde(default = "machine_id_file")]
     pub machine_id_file: PathBuf,
+    /// How the app is backed up.
+    #[serde(default)]
+    pub backup: BackupConfig,
     /// The app.
     pub app: ProfileConfig,
 }

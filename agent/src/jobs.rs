@@ -7,13 +7,15 @@ use std::time::Duration;
 use soloist_core::assignment::{Proof, RunMode, Task, TaskKey, TaskPhase, TaskResult};
 use soloist_core::ids::{Generation, Launch, Version};
 use soloist_proto::v1;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use crate::backup::Progress;
 use crate::driver::{AppCommand, Driver, DriverError, LaunchPlan, ProcessDriver, StopOutcome};
 use crate::keeper::LogBounds;
 use crate::probe::{Health, Prober, Verdict};
 use crate::profile::{Facts, Profile};
-use crate::task::{TaskEnd, TaskLimits, Tasks};
+use crate::task::backup::{BackupTasks, Output};
+use crate::task::{self, TaskEnd, TaskLimits, Tasks};
 
 /// Pause before a task that may still be under way is looked at again.
 const RECOVER_EVERY: Duration = Duration::from_millis(500);
@@ -35,8 +37,10 @@ pub enum Done {
     Facts(Facts),
     /// The app was looked at.
     Looked(Prober, Health, Verdict),
-    /// A task's check or run ended.
-    Task(TaskKey, TaskPhase, TaskResult),
+    /// A task's check or run ended, with what it found or made.
+    Task(TaskKey, TaskPhase, TaskResult, Output),
+    /// How far a task is.
+    Progress(String),
     /// A proof was brought, or why not.
     Proved(Proof, Result<(), String>),
     /// The plugins were listed.
@@ -51,6 +55,7 @@ pub struct Jobs {
     profile: Arc<Profile>,
     driver: ProcessDriver,
     grace: Duration,
+    backups: Arc<BackupTasks>,
     done: mpsc::Sender<Done>,
 }
 
@@ -60,9 +65,10 @@ impl Jobs {
         profile: Arc<Profile>,
         driver: ProcessDriver,
         grace: Duration,
+        backups: BackupTasks,
         done: mpsc::Sender<Done>,
     ) -> Self {
-        Self { profile, driver, grace, done }
+        Self { profile, driver, grace, backups: Arc::new(backups), done }
     }
 
     fn spawn(&self, job: impl Future<Output = Done> + Send + 'static) {
@@ -118,12 +124,36 @@ impl Jobs {
     pub fn task(&self, task: Task, begun_before: bool) {
         let this = self.clone();
         self.spawn(async move {
+            if task::backup::NAMES.contains(&task.name.as_str()) {
+                let (result, output) = this.backup(&task, begun_before).await;
+                return Done::Task(task.key, task.phase, result, output);
+            }
             let result = match this.tasks().await {
                 Ok(tasks) => tasks_end(&tasks, &task, begun_before).await,
                 Err(reason) => TaskResult::Failed(reason),
             };
-            Done::Task(task.key, task.phase, result)
+            Done::Task(task.key, task.phase, result, Output::new())
         });
+    }
+
+    async fn backup(&self, task: &Task, begun_before: bool) -> (TaskResult, Output) {
+        if begun_before {
+            return self.backups.recover(task).await;
+        }
+        let (progress, mut told) = watch::channel(Progress::default());
+        let done = self.done.clone();
+        let teller = tokio::spawn(async move {
+            while told.changed().await.is_ok() {
+                let text = told.borrow_and_update().to_string();
+                // A loop that is busy takes the next one.
+                let _ = done.try_send(Done::Progress(text));
+            }
+        });
+        let end = self.backups.perform(task, &progress).await;
+        drop(progress);
+        // It ends with its channel.
+        let _ = teller.await;
+        end
     }
 
     async fn tasks(&self) -> Result<Tasks, String> {

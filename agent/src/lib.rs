@@ -31,6 +31,7 @@ use crate::jobs::{Jobs, RESULTS_MAX};
 use crate::ledger::{DataFolder, LedgerFile, Loaded};
 use crate::profile::{NodeContext, Profile};
 use crate::session::{Identity, Outgoing};
+use crate::task::backup::BackupTasks;
 
 /// News that may wait for the loop.
 const NEWS_MAX: usize = 64;
@@ -82,7 +83,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         going.clone(),
     ));
     let http = listener.map(|listener| tokio::spawn(http::serve(listener, status_in, going.clone())));
-    let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), config.grace(), done_out);
+    let backups = BackupTasks::new(
+        Arc::clone(&profile),
+        config.backup.clone(),
+        folder.path(),
+        config.fleet.clone(),
+        config.node.clone(),
+    );
+    let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), config.grace(), backups, done_out);
     let parts = Parts {
         config,
         ledger,

@@ -9,9 +9,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use soloist_agent::backup::{
-    BackupError, BackupId, Backups, Folder, Installation, Limits, Manifest, Progress, Stage, Tools, Uploads,
+    BackupError, Backups, Folder, Installation, Limits, Manifest, Progress, Stage, Tools, Uploads,
     UploadsBack,
 };
+use soloist_core::ids::BackupId;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -78,7 +79,7 @@ impl Place {
 
     fn backups(&self) -> Backups {
         let path = format!("{}:/usr/bin:/bin", self.at("bin").display());
-        let tools = Tools { path, temporary: self.at("tmp"), postgres: self.at("versions") };
+        let tools = Tools { path, temporary: self.at("tmp"), postgres: self.at("versions"), mark: "test/node-1".into() };
         Backups::new(Folder::open(&self.at("backups")).unwrap(), tools, "n1", self.limits)
     }
 
@@ -227,9 +228,9 @@ async fn a_partial_backup_is_never_listed_and_is_begun_anew() {
     for pid in pids {
         gone(pid).await;
     }
-    place.nothing_but(&["a.partial"]);
+    place.nothing_but(&[".partial-a"]);
     assert!(matches!(backups.folder().show(&one), Err(BackupError::Unknown { .. })));
-    fs::write(place.at("backups/a.partial/rubbish"), "x").unwrap();
+    fs::write(place.at("backups/.partial-a/rubbish"), "x").unwrap();
     place.program("pg_dump", PG_DUMP);
     // A thread that has not seen its end yet may hold the lock for a moment.
     timeout(PATIENCE, async {
@@ -361,11 +362,11 @@ async fn what_is_missing_is_named() {
     place.program("psql", PSQL);
     place.limits.reserve_bytes = 1 << 60;
     let error = place.create("a", Uploads::Skip).await.unwrap_err().to_string();
-    assert!(error.contains("needs about 1048576 TiB, has ") && error.contains("a.partial"), "{error}");
+    assert!(error.contains("needs about 1048576 TiB, has ") && error.contains(".partial-a"), "{error}");
     place.nothing_but(&[]);
     fs::remove_dir_all(place.at("bin")).unwrap();
     let path = place.at("bin").display().to_string();
-    let tools = Tools { path, temporary: place.at("tmp"), postgres: place.at("versions") };
+    let tools = Tools { path, temporary: place.at("tmp"), postgres: place.at("versions"), mark: "test/node-1".into() };
     let folder = Folder::open(&place.at("backups")).unwrap();
     let backups = Backups::new(folder, tools, "n1", place.limits);
     for (dialect, text) in [
@@ -424,9 +425,9 @@ async fn a_presync_saves_the_copy_and_survives_a_failure() {
     let backups = place.backups();
     let source = place.installation(&[]);
     backups.presync(&id("a"), &source, &quiet()).await.unwrap();
-    place.nothing_but(&["a.partial"]);
+    place.nothing_but(&[".partial-a"]);
     let changed = |path: &str| fs::metadata(place.at(path)).unwrap().modified().unwrap();
-    let before = changed("backups/a.partial/uploads/picture.png");
+    let before = changed("backups/.partial-a/uploads/picture.png");
     place.program("pg_dump", "case $1 in --version) echo 15;; *) exit 1;; esac\n");
     place.create("a", Uploads::Presync).await.unwrap_err();
     place.program("pg_dump", PG_DUMP);

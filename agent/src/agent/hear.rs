@@ -1,6 +1,5 @@
 //! What the agent is told: by the coordinators, and by its own jobs.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use soloist_core::agent::{Health as CoreHealth, accept};
@@ -144,13 +143,19 @@ impl Agent {
                     Verdict::Failed(why) => CoreHealth::Failed(why),
                 };
             }
-            Done::Task(key, phase, result) => {
+            Done::Progress(text) => {
+                if self.busy.is_some() {
+                    self.task_progress = text;
+                }
+            }
+            Done::Task(key, phase, result, output) => {
                 tracing::info!(operation = %key.operation, attempt = key.attempt, ?phase, ?result, "task ended");
                 self.busy = None;
+                self.task_progress.clear();
                 match phase {
                     TaskPhase::Check => self.checked = Some((key, result)),
                     TaskPhase::Run => {
-                        let next = self.ledger().with_result(key, result, BTreeMap::new());
+                        let next = self.ledger().with_result(key, result, output);
                         self.parts.ledger.store(next)?;
                     }
                 }

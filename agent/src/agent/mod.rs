@@ -140,6 +140,8 @@ struct Agent {
     restarts: u32,
     restart_at: Option<Instant>,
     busy: Option<Task>,
+    /// How far the task is, for people.
+    task_progress: String,
     checked: Option<(TaskKey, TaskResult)>,
     proving: bool,
     proved: Option<Proof>,
@@ -176,6 +178,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
         restarts: 0,
         restart_at: None,
         busy: None,
+        task_progress: String::new(),
         checked: None,
         proving: false,
         proved: None,

@@ -14,8 +14,11 @@ impl Agent {
         let seen = self.seen();
         let observed = observe(self.ledger(), &seen);
         let (accepted, registered) = (self.generation(), self.registered);
-        let progress =
-            if seen.app == CoreApp::Stopping { "stopping".to_owned() } else { self.progress.clone() };
+        let progress = match seen.app {
+            CoreApp::Stopping => "stopping".to_owned(),
+            _ if !self.task_progress.is_empty() => self.task_progress.clone(),
+            _ => self.progress.clone(),
+        };
         self.parts.outgoing.send_if_modified(|outgoing| {
             let mut changed = false;
             if registered && (outgoing.observed != observed || outgoing.sequence == 0) {

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use soloist_core::ids::BackupId;
+
 use super::database::Database;
 use super::error::BackupError;
-use super::folder::{BackupId, Turn};
+use super::folder::Turn;
 use super::installation::{Dialect, Installation};
 use super::manifest::{Checked, DUMP, Manifest, STORAGE, wall_ms};
 use super::program::version;

@@ -6,9 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use soloist_core::ids::BackupId;
+
 use super::database::Database;
 use super::error::BackupError;
-use super::folder::{BackupId, Turn, remove_tree, sync_folder};
+use super::folder::{Turn, remove_tree, sync_folder};
 use super::installation::Installation;
 use super::manifest::{FORMAT, Manifest, STORAGE, UPLOADS, UploadsKept, wall_ms};
 use super::progress::{Meter, Stage};

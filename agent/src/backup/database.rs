@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
-use soloist_core::ids::Version;
+use soloist_core::ids::{BackupId, Version};
 
 use super::error::BackupError;
-use super::folder::BackupId;
 use super::installation::{Dialect, Installation};
 use super::manifest::{DUMP, FileEntry, Manifest};
 use super::program::{Call, Input, Outcome, Sink, Tools, run, version};

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::folder::BackupId;
+use soloist_core::ids::BackupId;
 
 /// Why a backup could not be made, checked, removed or restored. No text holds a password.
 #[derive(Debug, thiserror::Error)]
@@ -21,11 +21,6 @@ pub enum BackupError {
     /// The app's settings describe something that cannot be backed up.
     #[error("{0}")]
     Setting(String),
-    /// Not a name for a backup.
-    #[error(
-        "\"{0}\" is not a backup id: use a-z, 0-9 and -, at most 64 characters, and begin with a letter or digit"
-    )]
-    Id(String),
     /// There is no such backup.
     #[error("there is no backup {id}; {known}")]
     Unknown {
@@ -164,7 +159,7 @@ impl BackupError {
 }
 
 /// A number of bytes for people.
-pub(super) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut whole, mut rest, mut unit) = (bytes, 0, 0);
     while whole >= 1024 && unit + 1 < UNITS.len() {

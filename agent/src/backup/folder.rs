@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/before-2.2.16/manifest.json, database.dump, storage.tar, uploads.jsonl, uploads/…, restore.json
-//! ROOT/before-2.2.17.partial/…     not complete: a backup under way, a presync, or what a crash left behind
+//! ROOT/.partial-before-2.2.17/…    not complete: a backup under way, a presync, or what a crash left behind
 //! ROOT/.lock-before-2.2.16         held by whoever writes, checks, removes or restores that backup
 //! ```
 //!
@@ -15,55 +15,17 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use soloist_core::ids::BackupId;
 
 use super::error::BackupError;
 use super::manifest::{self, Manifest, RestoreNote};
 use crate::host::{durable, lock};
 
-/// Longest id.
-const ID_MAX: usize = 64;
 /// Largest manifest that is read, in bytes. A real one has a few kilobytes.
 const MANIFEST_MAX: u64 = 4 * 1024 * 1024;
 /// The note about a restore.
 const RESTORE_NOTE: &str = "restore.json";
-
-/// Name of a backup: `^[a-z0-9][a-z0-9-]{0,63}$`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct BackupId(String);
-
-impl TryFrom<String> for BackupId {
-    type Error = BackupError;
-
-    fn try_from(text: String) -> Result<Self, BackupError> {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if text.is_empty() || text.len() > ID_MAX || text.starts_with('-') || !text.chars().all(fits) {
-            return Err(BackupError::Id(text));
-        }
-        Ok(Self(text))
-    }
-}
-
-impl std::str::FromStr for BackupId {
-    type Err = BackupError;
-
-    fn from_str(text: &str) -> Result<Self, BackupError> {
-        text.to_owned().try_into()
-    }
-}
-
-impl From<BackupId> for String {
-    fn from(id: BackupId) -> String {
-        id.0
-    }
-}
-
-impl std::fmt::Display for BackupId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// What lies in the folder.
 #[derive(Debug, Default)]
@@ -247,11 +209,11 @@ impl Folder {
 
     /// The folder of a complete backup.
     pub(super) fn complete(&self, id: &BackupId) -> PathBuf {
-        self.root.join(&id.0)
+        self.root.join(id.as_str())
     }
 
     fn partial(&self, id: &BackupId) -> PathBuf {
-        self.root.join(format!("{id}.partial"))
+        self.root.join(format!(".partial-{id}"))
     }
 
     fn put(path: &Path, value: &impl Serialize) -> Result<(), BackupError> {
@@ -263,7 +225,7 @@ impl Folder {
         let entries = fs::read_dir(&self.root).map_err(BackupError::io("read", &self.root))?;
         let names = entries.flatten().filter(|entry| entry.path().is_dir());
         let mut ids: Vec<BackupId> =
-            names.filter_map(|entry| entry.file_name().into_string().ok()?.try_into().ok()).collect();
+            names.filter_map(|entry| BackupId::new(entry.file_name().into_string().ok()?).ok()).collect();
         ids.sort();
         Ok(ids)
     }
@@ -312,16 +274,6 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), BackupError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids() {
-        for good in ["a", "0", "before-2-2-16", &"a".repeat(64)] {
-            assert!(good.parse::<BackupId>().is_ok(), "{good}");
-        }
-        for bad in ["", "-a", "A", "a.b", "a/b", "..", "a b", "a.partial", &"a".repeat(65)] {
-            assert!(bad.parse::<BackupId>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn one_at_a_time() {

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use soloist_core::ids::Version;
+use soloist_core::ids::{BackupId, Version};
 
-use super::folder::BackupId;
 use super::installation::Dialect;
 
 /// Version of the format of a backup.

@@ -4,14 +4,14 @@
 //!             presync            create                  check                     restore
 //!   app runs ────┬──► app stopped ──┬──────────────────────┬─────────────────────────┬────────────►
 //!                ▼                  ▼                      ▼                         ▼
-//!          ID.partial/uploads   database.dump      every hash, the dump's     sessions end, database
+//!          partial/uploads      database.dump      every hash, the dump's     sessions end, database
 //!                               storage.tar        list, the tar; deep: a     emptied, dump loaded,
 //!                               uploads            restore into a scratch     storage exchanged by
 //!                               manifest, rename   database                   renames
 //! ```
 //!
-//! The app must be stopped during `create` and `restore`: this is for the caller to see to. Both may be cut off anywhere
-//! and done again. A backup is restored only after a check that found nothing wrong.
+//! The app must be stopped during `restore`, and nobody may change plugins during `create`: this is for the caller to see
+//! to. Both may be cut off anywhere and done again. A backup is restored only after a check that found nothing wrong.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -21,14 +21,19 @@
 //! | `database`, `postgres`, `mysql` | asking, dumping, emptying and loading a database with its own programs |
 //! | `program`, `secret`, `stream`, `progress` | children that never outlive their user; passwords; bytes; how far it is |
 //! | `archive`, `storage`, `uploads` | the storage: packed, put back, mirrored |
+//! | `config`, `external` | the operator's wishes, and programs of the operator's own |
+//! | `leftover` | children of an agent that was killed |
 
 mod archive;
 mod check;
+mod config;
 mod create;
 mod database;
 mod error;
+mod external;
 mod folder;
 mod installation;
+pub mod leftover;
 mod manifest;
 mod mysql;
 mod postgres;
@@ -43,11 +48,14 @@ mod uploads;
 use std::future::Future;
 use std::time::Duration;
 
+use soloist_core::ids::BackupId;
 use tokio::sync::watch;
 
+pub use config::{BackupConfig, ExternalConfig, UploadsPolicy};
 pub use create::Uploads;
-pub use error::BackupError;
-pub use folder::{BackupId, Folder, Listing};
+pub use error::{BackupError, size};
+pub use external::External;
+pub use folder::{Folder, Listing};
 pub use installation::{Dialect, Installation, KEPT};
 pub use manifest::{Checked, FileEntry, Manifest, RestoreNote, UploadsKept};
 pub use program::Tools;

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Command;
 
 use super::error::BackupError;
+use super::leftover::VARIABLE;
 use super::manifest::FileEntry;
 use super::progress::Meter;
 use super::stream::{copy, offload, write};
@@ -31,14 +32,16 @@ pub struct Tools {
     pub temporary: PathBuf,
     /// Where PostgreSQL's programs of several versions lie, as `<major>/bin`; Debian has `/usr/lib/postgresql`.
     pub postgres: PathBuf,
+    /// Mark of every child, `<fleet>/<node>`: see [`super::leftover`].
+    pub mark: String,
 }
 
 impl Tools {
     /// With the `PATH` and the temporary folder of this process.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub fn of_process(mark: String) -> Self {
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
-        Self { path, temporary: std::env::temp_dir(), postgres: "/usr/lib/postgresql".into() }
+        Self { path, temporary: std::env::temp_dir(), postgres: "/usr/lib/postgresql".into(), mark }
     }
 
     /// A program of PostgreSQL of exactly this version, if it is there.
@@ -181,6 +184,7 @@ fn spawn(tools: &Tools, call: &Call<'_>) -> io::Result<(tokio::process::Child, P
     let mut command = Command::new(call.program);
     command.args(&call.args).env_clear().envs(&call.env).env("PATH", &tools.path).current_dir("/");
     // Messages are understood in English only.
+    command.env(VARIABLE, &tools.mark);
     command.env("LC_ALL", "C").process_group(0).kill_on_drop(true);
     command.stdin(Stdio::from(child_in)).stdout(Stdio::from(child_out)).stderr(Stdio::from(child_err));
     // The command holds the child's ends, and is dropped here: a pipe ends with the child.

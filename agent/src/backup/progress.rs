@@ -1,9 +1,12 @@
 //! How far the work is.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+
+use super::error::size;
 
 /// How often progress is told at most, but for a change of the stage.
 const EVERY: Duration = Duration::from_millis(250);
@@ -41,6 +44,25 @@ pub struct Progress {
     pub stage: Stage,
     /// Bytes that passed in this stage.
     pub bytes: u64,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.stage {
+            Stage::Preparing => "looking at programs, database and space",
+            Stage::Dump => "dumping the database",
+            Stage::Storage => "packing the storage",
+            Stage::Uploads => "copying uploads",
+            Stage::Reading => "reading the backup back",
+            Stage::Sessions => "waiting for database sessions to end",
+            Stage::Clearing => "clearing the database",
+            Stage::Load => "loading the dump",
+            Stage::Unpack => "putting the storage back",
+            Stage::Done => "done",
+        };
+        f.write_str(what)?;
+        if self.bytes == 0 { Ok(()) } else { write!(f, ", {}", size(self.bytes)) }
+    }
 }
 
 /// Tells progress at a bounded rate. Copies share one state.

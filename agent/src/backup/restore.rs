@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use soloist_core::ids::Version;
+use soloist_core::ids::{BackupId, Version};
 
 use super::check::fits;
 use super::database::Database;
 use super::error::BackupError;
-use super::folder::{BackupId, Turn};
+use super::folder::Turn;
 use super::installation::Installation;
 use super::manifest::{DUMP, Manifest, RestoreNote, STORAGE, wall_ms};
 use super::progress::{Meter, Stage};

@@ -12,9 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use soloist_core::ids::BackupId;
+
 use super::archive;
 use super::error::BackupError;
-use super::folder::{BackupId, private_folder, remove_tree, sync_folder};
+use super::folder::{private_folder, remove_tree, sync_folder};
 use super::stream::Ticket;
 
 /// Folders beside the kept paths while they are exchanged.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use soloist_core::assignment::{DatabaseFacts, DbSession, RunMode};
 use soloist_core::ids::{FleetId, NodeId, Version};
 
+use crate::backup::Installation;
 use crate::driver::AppCommand;
 use crate::host::{AppPattern, Marker};
 use crate::probe::{ApiClient, ApiError, Health, Prober, Proofs, Verdict};
@@ -141,6 +142,22 @@ impl Profile {
         match self {
             Profile::NocoBase(profile) => profile.pattern().await,
             Profile::Generic(profile) => profile.pattern(),
+        }
+    }
+
+    /// What a backup of the app holds; the reason of an error is for people.
+    ///
+    /// # Errors
+    /// When it cannot be backed up.
+    pub async fn installation(&self) -> Result<Installation, String> {
+        match self {
+            Profile::NocoBase(profile) => {
+                let vars = profile.environment().await.map_err(|error| error.to_string())?;
+                Installation::from_vars(&vars).map_err(|error| error.to_string())
+            }
+            Profile::Generic(_) => Err("this node's app is not NocoBase, so only programs of your own can back it up: see \
+                                        [backup.external] in its agent's configuration"
+                .into()),
         }
     }
 

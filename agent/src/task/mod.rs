@@ -3,6 +3,7 @@
 //!
 //! A result other than [`TaskEnd::UnderWay`] says that nothing of the task is still under way.
 
+pub mod backup;
 mod params;
 mod plugin;
 

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use soloist_agent::backup::{BackupId, Backups, Folder, Installation, Limits, Progress, Tools};
+use soloist_agent::backup::{Backups, Folder, Installation, Limits, Progress, Tools};
+use soloist_core::ids::BackupId;
 use soloist_tests::harness::until;
 use tokio::sync::watch;
 
@@ -265,7 +266,7 @@ impl Database<'_> {
             fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
             fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let mut tools = Tools::of_process();
+        let mut tools = Tools::of_process("databases/node-1".into());
         if !programs.is_empty() {
             tools.path = format!("{}:{}", bin.display(), tools.path);
         }

@@ -1,0 +1,67 @@
+//! Children of an agent that was killed. They carry a mark in their environment, and end before anything is begun anew: two
+//! writers of one backup, or two restores of one database, must never be.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::host::process::{self, ProcessId};
+
+/// The environment entry of every child of this module: `SOLOIST_BACKUP_OF=<fleet>/<node>`.
+pub(super) const VARIABLE: &str = "SOLOIST_BACKUP_OF";
+
+/// How long killed processes may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Kills what an earlier run of the node's agent has left behind, and waits until it is gone. Blocks for some seconds at most.
+///
+/// # Errors
+/// When the process table cannot be read, or something does not die: a disk or mount hangs.
+pub fn end(mark: &str) -> io::Result<()> {
+    let entry = format!("{VARIABLE}={mark}").into_bytes();
+    let began = Instant::now();
+    loop {
+        let left = carriers(&entry)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() >= PATIENCE {
+            let pids: Vec<u32> = left.iter().map(|process| process.pid).collect();
+            return Err(io::Error::other(format!("processes {pids:?} of an earlier backup task do not end")));
+        }
+        for process in left {
+            process.signal(Signal::KILL)?;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn carriers(entry: &[u8]) -> io::Result<Vec<ProcessId>> {
+    let alive = |pid: u32| process::stat(pid).filter(process::Stat::alive).map(|stat| stat.id);
+    let carries = |pid: &u32| {
+        process::environ(*pid).is_some_and(|environ| environ.iter().any(|found| found.as_slice() == entry))
+    };
+    Ok(process::pids()?.into_iter().filter(carries).filter_map(alive).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_was_left_behind_ends() {
+        let mark = format!("test/leftover-{}", std::process::id());
+        let mut child = Command::new("sleep").arg("60").env(VARIABLE, &mark).spawn().unwrap();
+        let mut other = Command::new("sleep").arg("60").env(VARIABLE, "test/another").spawn().unwrap();
+        end(&mark).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert!(other.try_wait().unwrap().is_none(), "another node's child goes on");
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+}
