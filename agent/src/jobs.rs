@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use soloist_core::assignment::{Proof, RunMode, Task, TaskKey, TaskPhase, TaskResult};
 use soloist_core::ids::{Generation, Launch, Version};
+use soloist_core::preflight::NodeFacts;
 use soloist_proto::v1;
 use tokio::sync::mpsc;
 
 use crate::driver::{AppCommand, Driver, DriverError, LaunchPlan, ProcessDriver, StopOutcome};
 use crate::keeper::LogBounds;
+use crate::preflight::Gatherer;
 use crate::probe::{Health, Prober, Verdict};
 use crate::profile::{Facts, Profile};
 use crate::task::{TaskEnd, TaskLimits, Tasks};
@@ -43,6 +45,8 @@ pub enum Done {
     Listed(v1::Inventory),
     /// They could not be listed.
     NotListed,
+    /// Facts for preflight were gathered, for this number.
+    Gathered(Box<NodeFacts>, u64),
 }
 
 /// Starts jobs.
@@ -51,6 +55,7 @@ pub struct Jobs {
     profile: Arc<Profile>,
     driver: ProcessDriver,
     grace: Duration,
+    gatherer: Arc<Gatherer>,
     done: mpsc::Sender<Done>,
 }
 
@@ -60,9 +65,10 @@ impl Jobs {
         profile: Arc<Profile>,
         driver: ProcessDriver,
         grace: Duration,
+        gatherer: Arc<Gatherer>,
         done: mpsc::Sender<Done>,
     ) -> Self {
-        Self { profile, driver, grace, done }
+        Self { profile, driver, grace, gatherer, done }
     }
 
     fn spawn(&self, job: impl Future<Output = Done> + Send + 'static) {
@@ -146,6 +152,14 @@ impl Jobs {
             }
             Done::Proved(proof, proven)
         });
+    }
+
+    /// Gathers facts for preflight, as an answer to this number.
+    pub fn gather(&self, answers: u64) {
+        let this = self.clone();
+        self.spawn(
+            async move { Done::Gathered(Box::new(this.gatherer.gather(&this.profile).await), answers) },
+        );
     }
 
     /// Lists the app's plugins.

@@ -8,6 +8,7 @@ pub mod http;
 pub mod jobs;
 pub mod keeper;
 pub mod ledger;
+pub mod preflight;
 pub mod probe;
 pub mod profile;
 pub mod session;
@@ -28,6 +29,7 @@ use crate::driver::{ProcessDriver, ProcessDriverOptions};
 use crate::host::Host;
 use crate::jobs::{Jobs, RESULTS_MAX};
 use crate::ledger::{DataFolder, LedgerFile, Loaded};
+use crate::preflight::Gatherer;
 use crate::profile::{NodeContext, Profile};
 use crate::session::{Identity, Outgoing};
 
@@ -52,7 +54,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         node: config.node.clone(),
         data_folder: folder.path().to_owned(),
     };
-    let profile = Arc::new(Profile::new(config.app.clone(), context)?);
+    let profile = Arc::new(Profile::new(config.app.clone(), context.clone())?);
     let mut options =
         ProcessDriverOptions::new(folder.path().to_owned(), config.fleet.clone(), config.node.clone())
             .context("cannot find the agent's own program")?;
@@ -81,7 +83,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         going.clone(),
     ));
     let http = listener.map(|listener| tokio::spawn(http::serve(listener, status_in, going.clone())));
-    let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), config.grace(), done_out);
+    let gatherer = Arc::new(Gatherer::new(context));
+    let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), config.grace(), gatherer, done_out);
     let parts = Parts {
         config,
         ledger,

@@ -7,7 +7,10 @@ use soloist_core::ids::FleetId;
 
 use crate::{
     client::Client,
-    commands::{self, demo, events, lock, node, operation, plan, plugin, run, stand_in, start, status, stop},
+    commands::{
+        self, demo, events, lock, node, operation, plan, plugin, preflight, run, stand_in, start, status,
+        stop,
+    },
     error::{CtlError, Kind, Result},
     ui::{Format, Ui},
 };
@@ -22,7 +25,7 @@ struct Cli {
     command: Command,
 }
 
-const CODES: &str = "Exit codes: 0 done, 1 ended early or waits for a person, 64 usage, 69 no coordinator can be reached or \
+const CODES: &str = "Exit codes: 0 done, 1 ended early, waits for a person or found a problem, 64 usage, 69 no coordinator can be reached or \
 decide, 75 lock not granted in time, 76 lock lost, 77 refused; `run` passes on the status of its command.";
 
 /// Options of every command.
@@ -61,6 +64,7 @@ enum Command {
     Stop(stop::Args),
     Run(run::Args),
     Plugin(plugin::Args),
+    Preflight(preflight::Args),
     Lock(lock::Args),
     Operation(operation::Args),
     Node(node::Args),
@@ -116,6 +120,7 @@ async fn dispatch(cli: Cli, ui: Ui) -> Result<ExitCode> {
         Command::Stop(args) => stop::run(args, &context).await,
         Command::Run(args) => return context.explained(run::run(args, &context).await).await,
         Command::Plugin(args) => plugin::run(args, &context).await,
+        Command::Preflight(args) => preflight::run(args, &context).await,
         Command::Lock(args) => lock::run(args, &context).await,
         Command::Operation(args) => operation::run(args, &context).await,
         Command::Node(args) => node::run(args, &context).await,

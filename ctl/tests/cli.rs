@@ -129,3 +129,28 @@ fn data_is_on_stdout_in_the_format_that_was_asked_for() {
     assert!(stdout(&detached).starts_with("stop-"), "{}", stderr(&detached));
     assert_eq!(stdout(&detached).trim(), fake.seen().submitted[0].operation);
 }
+
+#[test]
+fn preflight_names_differences_and_fails_only_for_problems() {
+    let fake = Fake::start(Script::default());
+    let output = with(&fake, &["preflight"]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "all 2 nodes agree on 2 checks\n"));
+    let fake = Fake::start(Script { differs: true, ..Script::default() });
+    let output = with(&fake, &["preflight"]);
+    assert_eq!((code(&output), stderr(&output).as_str()), (1, "error: there is a problem\n"));
+    assert_eq!(
+        stdout(&output),
+        "SEVERITY  CHECK     NODES   WHAT\n\
+         PROBLEM   settings  node-2  TZ differs\n\
+         \x20                             -> make it the same\n\
+         \n2 nodes, 2 checks: 1 problem, 0 warnings\n"
+    );
+    let output = with(&fake, &["preflight", "-o", "json"]);
+    assert_eq!(code(&output), 1);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(json["findings"][0]["severity"], "problem");
+    assert_eq!(
+        (&json["nodes"][0]["told"]["age"], &json["nodes"][1]["told"]),
+        (&0.into(), &serde_json::Value::Null)
+    );
+}

@@ -4,6 +4,7 @@
 mod command;
 mod generic;
 mod nocobase;
+mod premises;
 
 use std::path::PathBuf;
 
@@ -15,8 +16,10 @@ use crate::driver::AppCommand;
 use crate::host::{AppPattern, Marker};
 use crate::probe::{ApiClient, ApiError, Health, Prober, Proofs, Verdict};
 
+pub(crate) use command::{find_program, output};
 pub use generic::{GenericConfig, GenericProfile};
 pub use nocobase::{NocoBaseConfig, NocoBaseProfile};
+pub(crate) use premises::{Launcher, Premises, Survey};
 
 /// Which node a profile is for.
 #[derive(Debug, Clone)]
@@ -113,6 +116,22 @@ impl Profile {
         match self {
             Profile::NocoBase(profile) => profile.facts().await,
             Profile::Generic(profile) => profile.facts().await,
+        }
+    }
+
+    /// What preflight looks at by itself.
+    pub(crate) async fn premises(&self) -> Premises {
+        match self {
+            Profile::NocoBase(profile) => profile.premises().await,
+            Profile::Generic(profile) => profile.premises(),
+        }
+    }
+
+    /// What the database tells beside the facts; `None` for an app whose database is not known.
+    pub(crate) async fn survey(&self) -> Option<Result<Survey, String>> {
+        match self {
+            Profile::NocoBase(profile) => profile.survey().await,
+            Profile::Generic(_) => None,
         }
     }
 

@@ -8,6 +8,7 @@ pub mod operate;
 pub mod operation;
 pub mod plan;
 pub mod plugin;
+pub mod preflight;
 pub mod request;
 pub mod run;
 pub mod stand_in;
