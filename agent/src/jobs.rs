@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use soloist_core::assignment::{Proof, RunMode, Task, TaskKey, TaskPhase, TaskResult};
 use soloist_core::ids::{Generation, Launch, Version};
+use soloist_core::preflight::NodeFacts;
 use soloist_proto::v1;
 use tokio::sync::{mpsc, watch};
 
 use crate::backup::Progress;
 use crate::driver::{AppCommand, Driver, DriverError, LaunchPlan, ProcessDriver, StopOutcome};
 use crate::keeper::LogBounds;
+use crate::preflight::Gatherer;
 use crate::probe::{Health, Prober, Verdict};
 use crate::profile::{Facts, Profile};
 use crate::task::backup::{BackupTasks, Output};
@@ -47,6 +49,8 @@ pub enum Done {
     Listed(v1::Inventory),
     /// They could not be listed.
     NotListed,
+    /// Facts for preflight were gathered, for this number.
+    Gathered(Box<NodeFacts>, u64),
 }
 
 /// Starts jobs.
@@ -56,6 +60,7 @@ pub struct Jobs {
     driver: ProcessDriver,
     grace: Duration,
     backups: Arc<BackupTasks>,
+    gatherer: Arc<Gatherer>,
     done: mpsc::Sender<Done>,
 }
 
@@ -65,10 +70,11 @@ impl Jobs {
         profile: Arc<Profile>,
         driver: ProcessDriver,
         grace: Duration,
+        gatherer: Arc<Gatherer>,
         backups: BackupTasks,
         done: mpsc::Sender<Done>,
     ) -> Self {
-        Self { profile, driver, grace, backups: Arc::new(backups), done }
+        Self { profile, driver, grace, gatherer, backups: Arc::new(backups), done }
     }
 
     fn spawn(&self, job: impl Future<Output = Done> + Send + 'static) {
@@ -176,6 +182,14 @@ impl Jobs {
             }
             Done::Proved(proof, proven)
         });
+    }
+
+    /// Gathers facts for preflight, as an answer to this number.
+    pub fn gather(&self, answers: u64) {
+        let this = self.clone();
+        self.spawn(
+            async move { Done::Gathered(Box::new(this.gatherer.gather(&this.profile).await), answers) },
+        );
     }
 
     /// Lists the app's plugins.

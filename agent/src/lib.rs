@@ -9,6 +9,7 @@ pub mod http;
 pub mod jobs;
 pub mod keeper;
 pub mod ledger;
+pub mod preflight;
 pub mod probe;
 pub mod profile;
 pub mod session;
@@ -29,6 +30,7 @@ use crate::driver::{ProcessDriver, ProcessDriverOptions};
 use crate::host::Host;
 use crate::jobs::{Jobs, RESULTS_MAX};
 use crate::ledger::{DataFolder, LedgerFile, Loaded};
+use crate::preflight::Gatherer;
 use crate::profile::{NodeContext, Profile};
 use crate::session::{Identity, Outgoing};
 use crate::task::backup::BackupTasks;
@@ -54,7 +56,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         node: config.node.clone(),
         data_folder: folder.path().to_owned(),
     };
-    let profile = Arc::new(Profile::new(config.app.clone(), context)?);
+    let profile = Arc::new(Profile::new(config.app.clone(), context.clone())?);
     let mut options =
         ProcessDriverOptions::new(folder.path().to_owned(), config.fleet.clone(), config.node.clone())
             .context("cannot find the agent's own program")?;
@@ -90,7 +92,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         config.fleet.clone(),
         config.node.clone(),
     );
-    let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), config.grace(), backups, done_out);
+    let gatherer = Arc::new(Gatherer::new(context));
+    let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), config.grace(), gatherer, backups, done_out);
     let parts = Parts {
         config,
         ledger,

@@ -6,7 +6,7 @@
 //!      └── next member ◄── silence, no leader, or an assignment that does not come
 //! ```
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use soloist_core::assignment::{Assignment, Observed};
 use soloist_core::command::Registration;
@@ -48,6 +48,8 @@ pub enum News {
     Assigned(Box<Assignment>),
     /// The report with this number arrived.
     Acked(u64),
+    /// Facts that answer a lower number are to be gathered anew.
+    FactsWanted(u64),
     /// The coordinators refuse this run.
     Refused {
         /// One word.
@@ -72,6 +74,33 @@ pub struct Outgoing {
     pub progress: String,
     /// The app's plugins.
     pub inventory: Option<v1::Inventory>,
+    /// What the node says about itself.
+    pub facts: Option<Gathered>,
+}
+
+/// Facts for preflight, and when they were gathered.
+#[derive(Debug, Clone)]
+pub struct Gathered {
+    /// The facts.
+    pub facts: v1::NodeFacts,
+    /// The number that they answer.
+    pub answers: u64,
+    /// When they were complete.
+    pub at: Instant,
+}
+
+impl Gathered {
+    /// As they are sent now.
+    fn news(&self) -> v1::FactsNews {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let ms = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        v1::FactsNews {
+            facts: Some(self.facts.clone()),
+            answers: self.answers,
+            age_ms: ms(self.at.elapsed()),
+            wall_ms: ms(wall),
+        }
+    }
 }
 
 /// Who the agent is.
@@ -160,6 +189,8 @@ async fn run(
     let mut acked = 0;
     let mut sent: Option<(u64, Instant)> = None;
     let mut listed: Option<v1::Inventory> = None;
+    let mut told: Option<Instant> = None;
+    let mut wanted = 0;
     loop {
         // Cancel-safe: a watch, a stream and an interval lose nothing when another arm wins.
         tokio::select! {
@@ -185,6 +216,12 @@ async fn run(
                         News::Acked(message.sequence)
                     }
                     Some(Message::Contact(contact)) => {
+                        if contact.facts_wanted > wanted {
+                            wanted = contact.facts_wanted;
+                            if news.send(News::FactsWanted(wanted)).await.is_err() {
+                                return "the agent stops".to_owned();
+                            }
+                        }
                         let accepted = outgoing.borrow().accepted;
                         let behind = contact.leader_generation.is_some_and(|have| Generation(have) > accepted);
                         if contact.has_leader && !behind {
@@ -223,7 +260,8 @@ async fn run(
                 let fresh = inventory.filter(|inventory| listed.as_ref() != Some(inventory));
                 if registered {
                     listed = fresh.clone().or(listed);
-                    if outbox.try_send(v1::Beat { progress, inventory: fresh }.into()).is_err() {
+                    let beat = v1::Beat { progress, inventory: fresh, facts: None };
+                    if outbox.try_send(beat.into()).is_err() {
                         return "it does not take messages".to_owned();
                     }
                 }
@@ -232,10 +270,21 @@ async fn run(
         if !registered {
             continue;
         }
-        let (sequence, observed) = {
+        let (sequence, observed, beat) = {
             let now = outgoing.borrow_and_update();
-            (now.sequence, now.observed.clone())
+            // Somebody may wait for facts: they do not wait for the next beat.
+            let facts = now.facts.as_ref().filter(|facts| told != Some(facts.at));
+            told = facts.map(|facts| facts.at).or(told);
+            let beat = facts.map(|facts| v1::Beat {
+                progress: now.progress.clone(),
+                inventory: None,
+                facts: Some(facts.news()),
+            });
+            (now.sequence, now.observed.clone(), beat)
         };
+        if beat.is_some_and(|beat| outbox.try_send(beat.into()).is_err()) {
+            return "it does not take messages".to_owned();
+        }
         let due = match sent {
             Some((last, at)) => last < sequence || (acked < sequence && at.elapsed() > RESEND_AFTER),
             None => sequence > 0,

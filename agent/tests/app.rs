@@ -10,12 +10,18 @@ use std::time::Duration;
 use fake::{BARE, EMBED, Fake, MAP, Mode};
 use soloist_agent::probe::{ApiClient, ApiError, Health, Loaded, Prober, Verdict};
 use soloist_agent::task::{TaskEnd, TaskLimits, Tasks};
-use soloist_core::assignment::{Proof, Task, TaskKey, TaskPhase, TaskResult};
+use soloist_core::assignment::{Needs, Proof, Task, TaskKey, TaskPhase, TaskResult};
 use soloist_core::ids::{Generation, OperationId, Version};
 
 fn task(phase: TaskPhase, name: &str, plugin: &str) -> Task {
     let key = TaskKey { operation: OperationId::new("op").unwrap(), step: 1, attempt: 1 };
-    Task { key, phase, name: name.into(), params: [("plugin".to_owned(), plugin.to_owned())].into() }
+    Task {
+        key,
+        phase,
+        needs: Needs::Serving,
+        name: name.into(),
+        params: [("plugin".to_owned(), plugin.to_owned())].into(),
+    }
 }
 
 fn tasks(fake: &Fake) -> Tasks {

@@ -79,7 +79,12 @@ impl Place {
 
     fn backups(&self) -> Backups {
         let path = format!("{}:/usr/bin:/bin", self.at("bin").display());
-        let tools = Tools { path, temporary: self.at("tmp"), postgres: self.at("versions"), mark: "test/node-1".into() };
+        let tools = Tools {
+            path,
+            temporary: self.at("tmp"),
+            postgres: self.at("versions"),
+            mark: "test/node-1".into(),
+        };
         Backups::new(Folder::open(&self.at("backups")).unwrap(), tools, "n1", self.limits)
     }
 
@@ -366,7 +371,12 @@ async fn what_is_missing_is_named() {
     place.nothing_but(&[]);
     fs::remove_dir_all(place.at("bin")).unwrap();
     let path = place.at("bin").display().to_string();
-    let tools = Tools { path, temporary: place.at("tmp"), postgres: place.at("versions"), mark: "test/node-1".into() };
+    let tools = Tools {
+        path,
+        temporary: place.at("tmp"),
+        postgres: place.at("versions"),
+        mark: "test/node-1".into(),
+    };
     let folder = Folder::open(&place.at("backups")).unwrap();
     let backups = Backups::new(folder, tools, "n1", place.limits);
     for (dialect, text) in [

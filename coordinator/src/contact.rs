@@ -14,9 +14,11 @@ use std::{
     time::Duration,
 };
 
+use prost::Message as _;
 use soloist_core::{
     ids::{FleetId, Incarnation, NodeId},
     policy::TEXT_MAX,
+    preflight::NodeFacts,
     time::Millis,
 };
 use soloist_proto::{errors::Problem, v1};
@@ -34,7 +36,7 @@ use crate::{
 const BEAT: Duration = Duration::from_secs(1);
 /// Between two messages to the leader at the least.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Nodes in one message to the leader. With the most and longest plugins it stays below gRPC's usual limit of 4 MiB.
+/// Nodes in one message to the leader. With the most and longest plugins and facts it stays below gRPC's usual limit of 4 MiB.
 pub(crate) const NODES_PER_MESSAGE: usize = 32;
 /// Sessions of one member.
 pub(crate) const SESSIONS_MAX: usize = 5_000;
@@ -42,6 +44,8 @@ pub(crate) const SESSIONS_MAX: usize = 5_000;
 const PLUGINS_MAX: usize = 400;
 /// The longest name of a plugin, in characters.
 const PLUGIN_NAME_MAX: usize = 120;
+/// What a node says about itself, in bytes; a NocoBase node of a full fleet needs 8 KiB at most.
+const FACTS_MAX: usize = 16 * 1024;
 /// How long a generation that the leader told is passed on.
 const GENERATION_FRESH: Duration = Duration::from_secs(4);
 
@@ -71,6 +75,10 @@ struct Ear {
     progress_new: bool,
     inventory: Option<v1::Inventory>,
     inventory_new: bool,
+    /// With the time at which it came.
+    facts: Option<(v1::FactsNews, Millis)>,
+    facts_new: bool,
+    facts_wanted: u64,
     generation: Option<(u64, Millis)>,
 }
 
@@ -124,7 +132,7 @@ impl Hearing {
     }
 
     /// Takes out what is new, and marks it as told.
-    fn take(&self) -> Vec<News> {
+    fn take(&self, now: Millis) -> Vec<News> {
         let mut inner = self.inner();
         let each = inner.nodes.iter_mut();
         each.map(|(key, ear)| News {
@@ -133,6 +141,14 @@ impl Hearing {
             heard: std::mem::take(&mut ear.heard),
             progress: std::mem::take(&mut ear.progress_new).then(|| ear.progress.clone()),
             inventory: if std::mem::take(&mut ear.inventory_new) { ear.inventory.clone() } else { None },
+            facts: ear.facts.as_ref().filter(|_| std::mem::take(&mut ear.facts_new)).map(|(facts, at)| {
+                let waited = now.0.saturating_sub(at.0);
+                v1::FactsNews {
+                    age_ms: facts.age_ms.saturating_add(waited),
+                    wall_ms: facts.wall_ms.saturating_add(waited),
+                    ..facts.clone()
+                }
+            }),
         })
         .collect()
     }
@@ -145,6 +161,7 @@ impl Hearing {
                 ear.heard |= news.heard;
                 ear.progress_new |= news.progress.is_some();
                 ear.inventory_new |= news.inventory.is_some();
+                ear.facts_new |= news.facts.is_some();
             }
         }
     }
@@ -159,6 +176,7 @@ impl Hearing {
             };
             if let Some(ear) = inner.nodes.get_mut(&(fleet, node)) {
                 ear.generation = Some((found.generation, at));
+                ear.facts_wanted = found.facts_wanted;
             }
         }
         if inner.term != term {
@@ -166,6 +184,7 @@ impl Hearing {
             for ear in inner.nodes.values_mut() {
                 ear.progress_new = !ear.progress.is_empty();
                 ear.inventory_new = ear.inventory.is_some();
+                ear.facts_new = ear.facts.is_some();
             }
             self.urgent.notify_one();
         }
@@ -196,6 +215,7 @@ impl Place {
     pub(crate) fn beat(&self, beat: v1::Beat) {
         let progress: String = beat.progress.chars().take(TEXT_MAX).collect();
         let inventory = beat.inventory.map(bounded);
+        let (facts, now) = (beat.facts.filter(readable), self.shared.clock.elapsed());
         self.with(|ear| {
             ear.heard = true;
             let mut news = false;
@@ -209,6 +229,11 @@ impl Place {
                 ear.inventory_new = true;
                 news = true;
             }
+            if let Some(facts) = facts {
+                ear.facts = Some((facts, now));
+                ear.facts_new = true;
+                news = true;
+            }
             news
         });
     }
@@ -219,6 +244,15 @@ impl Place {
         let ear = inner.nodes.get(&self.key).filter(|ear| ear.session == self.session)?;
         let (generation, at) = ear.generation?;
         self.shared.clock.within(at, GENERATION_FRESH).then_some(generation)
+    }
+}
+
+impl Place {
+    /// Facts that answer a lower number are to be gathered anew.
+    pub(crate) fn facts_wanted(&self) -> u64 {
+        let inner = self.shared.hearing.inner();
+        let ear = inner.nodes.get(&self.key).filter(|ear| ear.session == self.session);
+        ear.map_or(0, |ear| ear.facts_wanted)
     }
 }
 
@@ -244,6 +278,16 @@ fn bounded(mut inventory: v1::Inventory) -> v1::Inventory {
     inventory
 }
 
+/// Whether facts can be passed on: what is too long or malformed is left out, as if the agent had told nothing.
+fn readable(news: &v1::FactsNews) -> bool {
+    let sound = news.encoded_len() <= FACTS_MAX
+        && news.facts.as_ref().is_some_and(|facts| NodeFacts::try_from(facts.clone()).is_ok());
+    if !sound {
+        tracing::debug!(bytes = news.encoded_len(), "facts that cannot be read were left out");
+    }
+    sound
+}
+
 /// Tells the leader what is heard, until the coordinator stops.
 pub(crate) async fn telling(shared: Arc<Shared>) {
     loop {
@@ -262,7 +306,7 @@ pub(crate) async fn telling(shared: Arc<Shared>) {
 }
 
 async fn tell(shared: &Shared) {
-    let news = shared.hearing.take();
+    let news = shared.hearing.take(shared.clock.elapsed());
     let mut parts: Vec<&[News]> = news.chunks(NODES_PER_MESSAGE).collect();
     if parts.is_empty() {
         // Also without sessions, so that this member knows whether it has a leader.
@@ -286,7 +330,9 @@ async fn tell_part(shared: &Shared, part: &[News]) -> Result<(u64, Vec<v1::NodeG
             return Err(Problem::new(tonic::Code::Unavailable, "not_leader", "not promoted yet", ""));
         };
         shared.memory.enter(term);
-        let told = shared.raft.storage().read(|state, _| shared.memory.hear(state, now, part.to_vec()));
+        let wall_ms = shared.clock.wall_ms();
+        let told =
+            shared.raft.storage().read(|state, _| shared.memory.hear(state, now, wall_ms, part.to_vec()));
         return Ok((term, told));
     }
     let Some(leader) = shared.other_leader() else {
@@ -299,6 +345,7 @@ async fn tell_part(shared: &Shared, part: &[News]) -> Result<(u64, Vec<v1::NodeG
         heard: news.heard,
         progress: news.progress.clone(),
         inventory: news.inventory.clone(),
+        facts: news.facts.clone(),
     });
     let reply = shared.peers.hear(&leader, nodes.collect()).await?;
     Ok((reply.term, reply.generations))

@@ -1,4 +1,5 @@
-//! What a leader remembers beside the log: who was heard, what apps say of their progress, which plugins they have.
+//! What a leader remembers beside the log: who was heard, what apps say of their progress, which plugins they have, what nodes say
+//! about themselves.
 //!
 //! None of this is replicated: a new leader begins empty and is told again by the members whose sessions heard it.
 
@@ -15,6 +16,8 @@ use soloist_core::{
 };
 use soloist_proto::v1;
 
+use crate::reader::Extras;
+
 /// A node of a fleet.
 pub(crate) type Key = (FleetId, NodeId);
 
@@ -29,6 +32,17 @@ struct Remembered {
     term: u64,
     contact: Contact,
     inventories: BTreeMap<Key, v1::Inventory>,
+    facts: BTreeMap<Key, Remark>,
+    /// Which facts the agents of a fleet are to answer.
+    facts_wanted: BTreeMap<FleetId, u64>,
+}
+
+/// What a node has said about itself, and when.
+#[derive(Debug)]
+struct Remark {
+    news: v1::FactsNews,
+    at: Time,
+    wall_ms: u64,
 }
 
 impl Memory {
@@ -54,25 +68,47 @@ impl Memory {
         read(&self.inner().contact)
     }
 
-    /// What is remembered of a node, with its plugins if they are asked for.
-    pub(crate) fn recall(&self, fleet: &FleetId, node: NodeId, inventory: bool) -> v1::NodeMemory {
+    /// Has the agents of a fleet gather new facts. Returns the number that these will answer at least: the leader's time, which
+    /// never goes back.
+    pub(crate) fn ask_facts(&self, fleet: &FleetId, now: Time) -> u64 {
+        let mut inner = self.inner();
+        let wanted = inner.facts_wanted.entry(fleet.clone()).or_default();
+        *wanted = now.0.max(*wanted);
+        *wanted
+    }
+
+    /// What is remembered of a node, with what is asked for beside the rest.
+    pub(crate) fn recall(&self, fleet: &FleetId, node: NodeId, now: Time, extras: Extras) -> v1::NodeMemory {
         let inner = self.inner();
         let key = (fleet.clone(), node);
         v1::NodeMemory {
             node: key.1.to_string(),
             heard_ms: inner.contact.last(fleet, &key.1).map(|at| at.0),
             progress: inner.contact.progress(fleet, &key.1).unwrap_or_default(),
-            inventory: inner.inventories.get(&key).filter(|_| inventory).cloned(),
+            inventory: inner.inventories.get(&key).filter(|_| extras.inventories).cloned(),
+            facts: inner.facts.get(&key).filter(|_| extras.facts).map(|remark| v1::ToldFacts {
+                facts: remark.news.facts.clone(),
+                age_ms: remark.news.age_ms.saturating_add(now.since(remark.at).0),
+                sent_wall_ms: remark.news.wall_ms,
+                heard_wall_ms: remark.wall_ms,
+                answers: remark.news.answers,
+            }),
         }
     }
 
     /// Takes in what was heard, and says which generations the nodes have. What does not come from a run of an agent that
     /// is registered is left out: whoever can reach a member must not make it remember anything else, and a session that
     /// was superseded says nothing about the node.
-    pub(crate) fn hear(&self, state: &State, now: Time, nodes: Vec<News>) -> Vec<v1::NodeGeneration> {
+    pub(crate) fn hear(
+        &self,
+        state: &State,
+        now: Time,
+        wall_ms: u64,
+        nodes: Vec<News>,
+    ) -> Vec<v1::NodeGeneration> {
         let mut inner = self.inner();
         let mut generations = Vec::new();
-        for News { key, incarnation, heard, progress, inventory } in nodes {
+        for News { key, incarnation, heard, progress, inventory, facts } in nodes {
             let known = state.fleets.get(&key.0).and_then(|fleet| fleet.nodes.get(&key.1));
             let Some(node) = known.filter(|node| node.incarnation == incarnation) else { continue };
             if heard {
@@ -85,7 +121,11 @@ impl Memory {
                 fleet: key.0.to_string(),
                 node: key.1.to_string(),
                 generation: node.assignment.generation.0,
+                facts_wanted: inner.facts_wanted.get(&key.0).copied().unwrap_or(0),
             });
+            if let Some(news) = facts {
+                inner.facts.insert(key.clone(), Remark { news, at: now, wall_ms });
+            }
             if let Some(inventory) = inventory {
                 inner.inventories.insert(key, inventory);
             }
@@ -102,4 +142,5 @@ pub(crate) struct News {
     pub(crate) heard: bool,
     pub(crate) progress: Option<String>,
     pub(crate) inventory: Option<v1::Inventory>,
+    pub(crate) facts: Option<v1::FactsNews>,
 }

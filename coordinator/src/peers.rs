@@ -21,6 +21,7 @@ use tonic::{
 
 use crate::{
     raft::{Applied, Member, RaftStatus},
+    reader::Extras,
     store::codec::{decode, encode},
 };
 
@@ -127,9 +128,11 @@ impl Peers {
         &self,
         leader: &Member,
         fleet: String,
-        inventories: bool,
+        extras: Extras,
     ) -> Result<v1::ReadReply, Problem> {
-        let request = v1::ReadRequest { envelope: self.envelope(leader.id), fleet, inventories };
+        let Extras { inventories, facts, ask_facts } = extras;
+        let envelope = self.envelope(leader.id);
+        let request = v1::ReadRequest { envelope, fleet, inventories, facts, ask_facts };
         let mut client = PeerServiceClient::new(self.channel(leader)?);
         within(Instant::now() + QUICK, leader, client.read(request)).await
     }

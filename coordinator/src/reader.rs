@@ -10,7 +10,7 @@ use soloist_core::{
     Rejection, State,
     due::Contact,
     ids::{FleetId, NodeId},
-    time::Time,
+    time::{Millis, Time},
     view::{FleetView, view},
 };
 use soloist_proto::{
@@ -34,6 +34,25 @@ pub(crate) struct Reading {
     now: Option<Time>,
     contact: Contact,
     inventories: BTreeMap<NodeId, v1::Inventory>,
+    facts: BTreeMap<NodeId, v1::ToldFacts>,
+    /// See [`Recall::facts_wanted`].
+    pub(crate) facts_wanted: u64,
+}
+
+/// What a read asks for beside the state and who was heard.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Extras {
+    /// The plugins of a fleet's nodes.
+    pub(crate) inventories: bool,
+    /// What they say about themselves.
+    pub(crate) facts: bool,
+    /// That they are asked for new facts.
+    pub(crate) ask_facts: bool,
+}
+
+impl Extras {
+    /// Nothing more.
+    pub(crate) const NONE: Extras = Extras { inventories: false, facts: false, ask_facts: false };
 }
 
 /// What the leader answers to a read.
@@ -42,11 +61,13 @@ pub(crate) struct Recall {
     pub(crate) index: u64,
     pub(crate) now: Time,
     pub(crate) nodes: Vec<v1::NodeMemory>,
+    /// The number that new facts will answer at least, if they were asked for.
+    pub(crate) facts_wanted: u64,
 }
 
 impl Shared {
     /// On the leader: the index that a current state includes, and what it remembers of a fleet's nodes.
-    pub(crate) async fn recall(&self, fleet: Option<&FleetId>, inventories: bool) -> Result<Recall, Problem> {
+    pub(crate) async fn recall(&self, fleet: Option<&FleetId>, extras: Extras) -> Result<Recall, Problem> {
         let confirmed = timeout(QUICK, self.raft.ensure_linearizable()).await;
         let unavailable =
             |why: &str| Problem::new(Code::Unavailable, NO_LEADER, why, "try again in a moment");
@@ -58,20 +79,23 @@ impl Shared {
         let Some(now) = self.leadership.stamp_within(self, PROMOTION).await else {
             return Err(unavailable("a new leader is taking over"));
         };
-        let Some(fleet) = fleet else { return Ok(Recall { index, now, nodes: Vec::new() }) };
+        let Some(fleet) = fleet else { return Ok(Recall { index, now, nodes: Vec::new(), facts_wanted: 0 }) };
         let names: Vec<NodeId> = self.raft.storage().read(|state, _| {
             state.fleets.get(fleet).map(|fleet| fleet.nodes.keys().cloned().collect()).unwrap_or_default()
         });
-        let nodes = names.into_iter().map(|node| self.memory.recall(fleet, node, inventories));
-        Ok(Recall { index, now, nodes: nodes.collect() })
+        // Of a fleet that nobody knows, nothing is remembered.
+        let asks = extras.ask_facts && !names.is_empty();
+        let facts_wanted = if asks { self.memory.ask_facts(fleet, now) } else { 0 };
+        let nodes = names.into_iter().map(|node| self.memory.recall(fleet, node, now, extras));
+        Ok(Recall { index, now, nodes: nodes.collect(), facts_wanted })
     }
 
     /// Makes the local state current, if a leader can be asked.
-    pub(crate) async fn read(&self, fleet: Option<&FleetId>, inventories: bool) -> Reading {
+    pub(crate) async fn read(&self, fleet: Option<&FleetId>, extras: Extras) -> Reading {
         let recalled = if self.leads().is_some() {
-            self.recall(fleet, inventories).await
+            self.recall(fleet, extras).await
         } else if let Some(leader) = self.other_leader() {
-            self.ask(&leader, fleet, inventories).await
+            self.ask(&leader, fleet, extras).await
         } else {
             Err(Problem::new(Code::Unavailable, NO_LEADER, "no leader is known", ""))
         };
@@ -87,6 +111,8 @@ impl Shared {
                     now: Some(recall.now),
                     contact: Contact::default(),
                     inventories: BTreeMap::new(),
+                    facts: BTreeMap::new(),
+                    facts_wanted: recall.facts_wanted,
                 };
                 if let Some(fleet) = fleet {
                     reading.remember(fleet, recall.nodes);
@@ -104,6 +130,8 @@ impl Shared {
             now: None,
             contact: Contact::default(),
             inventories: BTreeMap::new(),
+            facts: BTreeMap::new(),
+            facts_wanted: 0,
         }
     }
 
@@ -111,12 +139,17 @@ impl Shared {
         &self,
         leader: &crate::raft::Member,
         fleet: Option<&FleetId>,
-        inventories: bool,
+        extras: Extras,
     ) -> Result<Recall, Problem> {
         let name = fleet.map(ToString::to_string).unwrap_or_default();
-        let reply = self.peers.read(leader, name, inventories).await?;
+        let reply = self.peers.read(leader, name, extras).await?;
         self.hearing.heard_leader(self.clock.elapsed());
-        Ok(Recall { index: reply.index, now: Time(reply.now_ms), nodes: reply.nodes })
+        Ok(Recall {
+            index: reply.index,
+            now: Time(reply.now_ms),
+            nodes: reply.nodes,
+            facts_wanted: reply.facts_wanted,
+        })
     }
 
     fn freshness(&self, reason: String) -> v1::Freshness {
@@ -171,6 +204,9 @@ impl Reading {
                 self.contact.hear(fleet, &node, Time(at));
             }
             self.contact.note(fleet, &node, &memory.progress);
+            if let Some(facts) = memory.facts {
+                self.facts.insert(node.clone(), facts);
+            }
             if let Some(inventory) = memory.inventory {
                 self.inventories.insert(node, inventory);
             }
@@ -180,6 +216,16 @@ impl Reading {
     /// A node's plugins.
     pub(crate) fn inventory(&self, node: &NodeId) -> Option<v1::Inventory> {
         self.inventories.get(node).cloned()
+    }
+
+    /// What a node has said about itself.
+    pub(crate) fn facts(&self, node: &NodeId) -> Option<&v1::ToldFacts> {
+        self.facts.get(node)
+    }
+
+    /// How long ago a node was heard, if that is known.
+    pub(crate) fn heard(&self, fleet: &FleetId, node: &NodeId) -> Option<Millis> {
+        Some(self.now?.since(self.contact.last(fleet, node)?))
     }
 
     /// A member that did not ask the leader does not know who was heard, and must not say that somebody is lost.

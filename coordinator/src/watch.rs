@@ -13,7 +13,7 @@ use tokio::{
 };
 use tonic::{Code, Status};
 
-use crate::shared::Shared;
+use crate::{reader::Extras, shared::Shared};
 
 /// Between two messages of a status stream at the least.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -40,7 +40,7 @@ pub(crate) async fn statuses(
         let reading = if local {
             shared.local("only this member was asked".to_owned())
         } else {
-            shared.read(Some(&fleet), false).await
+            shared.read(Some(&fleet), Extras::NONE).await
         };
         match shared.status_reply(&fleet, &reading) {
             Ok(reply) => {

@@ -317,7 +317,7 @@ impl Agent {
     }
 
     async fn beat(&self, progress: &str, inventory: Option<v1::Inventory>) {
-        self.to.send(v1::Beat { progress: progress.into(), inventory }.into()).await.unwrap();
+        self.to.send(v1::Beat { progress: progress.into(), inventory, facts: None }.into()).await.unwrap();
     }
 }
 

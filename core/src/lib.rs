@@ -22,6 +22,7 @@ mod journal;
 pub mod operation;
 pub mod plan;
 pub mod policy;
+pub mod preflight;
 pub mod reject;
 pub mod rule;
 pub mod state;

@@ -8,8 +8,8 @@ use soloist_core::ids::FleetId;
 use crate::{
     client::Client,
     commands::{
-        self, backup, demo, events, lock, node, operation, plan, plugin, restore, run, stand_in, start,
-        status, stop,
+        self, backup, demo, events, lock, node, operation, plan, plugin, preflight, restore, run, stand_in,
+        start, status, stop,
     },
     error::{CtlError, Kind, Result},
     ui::{Format, Ui},
@@ -25,7 +25,7 @@ struct Cli {
     command: Command,
 }
 
-const CODES: &str = "Exit codes: 0 done, 1 ended early or waits for a person, 64 usage, 69 no coordinator can be reached or \
+const CODES: &str = "Exit codes: 0 done, 1 ended early, waits for a person or found a problem, 64 usage, 69 no coordinator can be reached or \
 decide, 75 lock not granted in time, 76 lock lost, 77 refused; `run` passes on the status of its command.";
 
 /// Options of every command.
@@ -66,6 +66,7 @@ enum Command {
     Plugin(plugin::Args),
     Backup(backup::Args),
     Restore(restore::Args),
+    Preflight(preflight::Args),
     Lock(lock::Args),
     Operation(operation::Args),
     Node(node::Args),
@@ -123,6 +124,7 @@ async fn dispatch(cli: Cli, ui: Ui) -> Result<ExitCode> {
         Command::Plugin(args) => plugin::run(args, &context).await,
         Command::Backup(args) => backup::run(args, &context).await,
         Command::Restore(args) => restore::run(args, &context).await,
+        Command::Preflight(args) => preflight::run(args, &context).await,
         Command::Lock(args) => lock::run(args, &context).await,
         Command::Operation(args) => operation::run(args, &context).await,
         Command::Node(args) => node::run(args, &context).await,

@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | the operation was ended early, or waits for a person; or something broke |
+//! | 1 | the operation was ended early, or waits for a person; `preflight` found a problem; or something broke |
 //! | 64 | the command line is wrong |
 //! | 69 | no coordinator can be reached, or none of them can decide |
 //! | 75 | the lock was not granted in time |
@@ -21,7 +21,7 @@ use tonic::Code;
 /// What went wrong, as far as an exit code tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Ended early, waits for a person, or broke.
+    /// Ended early, waits for a person, found a problem, or broke.
     Failed,
     /// The command line is wrong.
     Usage,

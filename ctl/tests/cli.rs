@@ -129,3 +129,50 @@ fn data_is_on_stdout_in_the_format_that_was_asked_for() {
     assert!(stdout(&detached).starts_with("stop-"), "{}", stderr(&detached));
     assert_eq!(stdout(&detached).trim(), fake.seen().submitted[0].operation);
 }
+
+#[test]
+fn a_restore_is_confirmed_with_the_backups_name() {
+    let fake = Fake::start(Script::default());
+    let list = stdout(&with(&fake, &["backup", "list"]));
+    assert!(list.contains("backup-1  node-1") && list.contains("34.1 MiB"), "{list}");
+    let unknown = with(&fake, &["restore", "bakup-1"]);
+    assert_eq!(code(&unknown), 77);
+    assert!(stderr(&unknown).contains("did you mean backup-1?"), "{}", stderr(&unknown));
+    let asked = with(&fake, &["restore", "backup-1"]);
+    assert_eq!(code(&asked), 64);
+    let text = stderr(&asked);
+    assert!(text.contains("will be lost") && text.contains("--confirm backup-1"), "{text}");
+    let wrong = with(&fake, &["restore", "backup-1", "--confirm", "backup-2"]);
+    assert_eq!(code(&wrong), 64, "{}", stderr(&wrong));
+    assert_eq!(code(&with(&fake, &["restore", "--accept-database"])), 64, "a reason is needed");
+    assert!(fake.seen().submitted.is_empty());
+    let right = with(&fake, &["restore", "backup-1", "--confirm", "backup-1", "--detach"]);
+    assert!(stdout(&right).starts_with("restore-"), "{}", stderr(&right));
+    let accepted = with(&fake, &["restore", "--accept-database", "--reason", "mended by hand", "--detach"]);
+    assert!(stdout(&accepted).starts_with("accept-"), "{}", stderr(&accepted));
+}
+
+#[test]
+fn preflight_names_differences_and_fails_only_for_problems() {
+    let fake = Fake::start(Script::default());
+    let output = with(&fake, &["preflight"]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "all 2 nodes agree on 2 checks\n"));
+    let fake = Fake::start(Script { differs: true, ..Script::default() });
+    let output = with(&fake, &["preflight"]);
+    assert_eq!((code(&output), stderr(&output).as_str()), (1, "error: there is a problem\n"));
+    assert_eq!(
+        stdout(&output),
+        "SEVERITY  CHECK     NODES   WHAT\n\
+         PROBLEM   settings  node-2  TZ differs\n\
+         \x20                             -> make it the same\n\
+         \n2 nodes, 2 checks: 1 problem, 0 warnings\n"
+    );
+    let output = with(&fake, &["preflight", "-o", "json"]);
+    assert_eq!(code(&output), 1);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(json["findings"][0]["severity"], "problem");
+    assert_eq!(
+        (&json["nodes"][0]["told"]["age"], &json["nodes"][1]["told"]),
+        (&0.into(), &serde_json::Value::Null)
+    );
+}

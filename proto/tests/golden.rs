@@ -67,3 +67,33 @@ fn status() {
     let view = Some(samples::fleet_view().into());
     check("status", &v1::StatusReply { view, freshness: Some(freshness) });
 }
+
+#[test]
+fn facts() {
+    let facts = v1::FactsNews {
+        facts: Some(samples::node_facts().into()),
+        answers: 41,
+        age_ms: 7,
+        wall_ms: 1_700_000_000_000,
+    };
+    let beat = v1::Beat { progress: "load plugin 9/77".into(), inventory: None, facts: Some(facts) };
+    check("facts", &AgentMessage::from(beat));
+}
+
+#[test]
+fn preflight() {
+    let told = v1::ToldFacts {
+        facts: Some(samples::node_facts().into()),
+        age_ms: 7,
+        sent_wall_ms: 1_700_000_000_000,
+        heard_wall_ms: 1_700_000_000_001,
+        answers: 41,
+    };
+    let reply = v1::PreflightReply {
+        findings: samples::findings().into_iter().map(Into::into).collect(),
+        checks: vec!["clock".into()],
+        nodes: vec![v1::NodePreflight { node: "a".into(), told: Some(told) }],
+        freshness: None,
+    };
+    check("preflight", &reply);
+}

@@ -12,6 +12,7 @@ use soloist_core::{
     command::Submission,
     event::{Event, EventKind},
     ids::{Right, Token},
+    preflight::NodeFacts,
     state::Desired,
     time::Time,
     view::{FleetView, LockView},
@@ -144,4 +145,19 @@ fn what_is_malformed_is_named() {
     let mut message = v1::Assignment::from(samples::assignment());
     message.spec.as_mut().unwrap().task.as_mut().unwrap().params = vec![repeated.clone(), repeated];
     assert_eq!(Assignment::try_from(message).unwrap_err().field, "spec.task.params");
+}
+
+#[test]
+fn preflights() {
+    same::<_, v1::NodeFacts>(samples::node_facts());
+    same::<_, v1::NodeFacts>(NodeFacts::default());
+    for finding in samples::findings() {
+        same::<_, v1::Finding>(finding);
+    }
+    let twice = v1::Fingerprint { name: "TZ".into(), print: "a".into() };
+    let facts = v1::NodeFacts {
+        settings: Some(v1::Settings { settings: vec![twice.clone(), twice] }),
+        ..v1::NodeFacts::default()
+    };
+    assert_eq!(NodeFacts::try_from(facts).unwrap_err().field, "settings.settings");
 }

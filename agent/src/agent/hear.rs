@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::driver::DriverError;
 use crate::jobs::Done;
 use crate::probe::Verdict;
-use crate::session::News;
+use crate::session::{Gathered, News};
 
 use super::{Agent, AgentError, FACTS_EVERY, registration};
 
@@ -63,6 +63,7 @@ impl Agent {
                     Err(stale) => tracing::debug!(%stale, "assignment refused"),
                 }
             }
+            News::FactsWanted(number) => self.preflight_wanted = self.preflight_wanted.max(number),
             News::Acked(sequence) => self.acked = self.acked.max(sequence),
             News::Refused { reason, text } => {
                 self.registered = false;
@@ -175,6 +176,12 @@ impl Agent {
                 self.listing = false;
                 self.listed = Some(Instant::now());
                 self.parts.outgoing.send_modify(|outgoing| outgoing.inventory = Some(inventory));
+            }
+            Done::Gathered(facts, answers) => {
+                self.gathering = false;
+                self.gathered = Some((answers, Instant::now()));
+                let gathered = Gathered { facts: (*facts).into(), answers, at: Instant::now() };
+                self.parts.outgoing.send_modify(|outgoing| outgoing.facts = Some(gathered));
             }
             Done::NotListed => {
                 self.listing = false;

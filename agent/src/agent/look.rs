@@ -24,6 +24,12 @@ const LOOK_SERVING: Duration = Duration::from_secs(2);
 /// How often plugins are listed.
 const LIST_EVERY: Duration = Duration::from_secs(20);
 
+/// How often facts for preflight are gathered while nobody asks.
+const GATHER_EVERY: Duration = Duration::from_secs(60);
+
+/// Between two gatherings, however often somebody asks: one gathering answers all who asked before it.
+const GATHER_PAUSE: Duration = Duration::from_secs(1);
+
 /// An app that has served for so long starts counting its restarts anew.
 const STABLE_AFTER: Duration = Duration::from_secs(600);
 
@@ -83,6 +89,14 @@ impl Agent {
         if self.health == CoreHealth::Serving && list && !self.listing && self.busy.is_none() {
             self.listing = true;
             self.parts.jobs.list();
+        }
+        let (answers, at) = self.gathered.unzip();
+        let rested = |pause| at.is_none_or(|at| at.elapsed() >= pause);
+        let asked = answers < Some(self.preflight_wanted) && rested(GATHER_PAUSE);
+        let due = rested(GATHER_EVERY) && self.at_leisure();
+        if (asked || due) && !self.gathering {
+            self.gathering = true;
+            self.parts.jobs.gather(self.preflight_wanted);
         }
         if self.serving_since.is_some_and(|since| since.elapsed() >= STABLE_AFTER) {
             self.restarts = 0;

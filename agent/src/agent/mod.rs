@@ -148,6 +148,11 @@ struct Agent {
     unproved: Option<String>,
     listed: Option<Instant>,
     listing: bool,
+    /// The highest number for which somebody waits for facts for preflight.
+    preflight_wanted: u64,
+    /// The number that the last ones answer, and when they came.
+    gathered: Option<(u64, Instant)>,
+    gathering: bool,
     acked: u64,
 }
 
@@ -185,6 +190,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
         unproved: None,
         listed: None,
         listing: false,
+        preflight_wanted: 0,
+        gathered: None,
+        gathering: false,
         acked: 0,
     };
     loop {
@@ -227,6 +235,11 @@ impl Agent {
     }
 
     fn pause(&self) -> Duration {
+        if self.at_leisure() { ROUND_IDLE } else { ROUND_BUSY }
+    }
+
+    /// Whether nothing is under way: the app serves, or is stopped as it should be.
+    fn at_leisure(&self) -> bool {
         let steady = !self.launching
             && !self.stopping
             && self.busy.is_none()
@@ -234,6 +247,6 @@ impl Agent {
             && self.wanted() != Run::Stop
             && self.health == CoreHealth::Serving;
         let at_rest = self.wanted() == Run::Stop && !self.app.runs() && !self.stopping;
-        if steady || at_rest { ROUND_IDLE } else { ROUND_BUSY }
+        steady || at_rest
     }
 }

@@ -26,7 +26,13 @@ pub struct External {
 impl External {
     /// For a node.
     #[must_use]
-    pub fn new(config: ExternalConfig, tools: Tools, fleet: FleetId, node: NodeId, deadline: Duration) -> Self {
+    pub fn new(
+        config: ExternalConfig,
+        tools: Tools,
+        fleet: FleetId,
+        node: NodeId,
+        deadline: Duration,
+    ) -> Self {
         Self { config, tools, fleet, node, deadline }
     }
 
@@ -81,7 +87,8 @@ impl External {
     ) -> Result<(), BackupError> {
         let meter = Meter::new(to);
         meter.stage(stage);
-        let missing = || BackupError::Setting(format!("no program is configured for {what}: see [backup.external]"));
+        let missing =
+            || BackupError::Setting(format!("no program is configured for {what}: see [backup.external]"));
         let (program, args) = command.split_first().ok_or_else(missing)?;
         let program = match PathBuf::from(program) {
             path if path.is_absolute() => path,
@@ -92,7 +99,8 @@ impl External {
             ("SOLOIST_FLEET".to_owned(), self.fleet.to_string()),
             ("SOLOIST_NODE_NAME".to_owned(), self.node.to_string()),
         ]);
-        let call = Call { program: &program, args: args.to_vec(), env, input: Input::Nothing, sink: Sink::Text };
+        let call =
+            Call { program: &program, args: args.to_vec(), env, input: Input::Nothing, sink: Sink::Text };
         let secs = self.deadline.as_secs();
         let ended = timeout(self.deadline, run(&self.tools, call, &meter)).await;
         match ended.map_err(|_| BackupError::Deadline { what, secs })?? {

@@ -1,4 +1,4 @@
-//! Reading files that may lie on a hung mount.
+//! Reading files that may lie on a hung mount, and leaving small ones there.
 //!
 //! A call into a dead NFS server does not return and cannot be cancelled. So each read runs in a thread of its own,
 //! outside the async runtime (whose shutdown would wait for it), and a reader whose last thread still hangs starts
@@ -49,7 +49,8 @@ impl DiskReader {
         .await
     }
 
-    async fn call<T: Send + 'static>(
+    /// Whatever else is to be done at a path, in one go. It may still be under way after the deadline.
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         path: PathBuf,
         read: impl FnOnce(PathBuf) -> io::Result<T> + Send + 'static,

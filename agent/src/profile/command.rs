@@ -25,7 +25,7 @@ pub(super) fn base_env() -> BTreeMap<String, String> {
 }
 
 /// The full path of a program in a `PATH`.
-pub(super) fn find_program(name: &str, path: &str) -> Option<String> {
+pub(crate) fn find_program(name: &str, path: &str) -> Option<String> {
     if name.contains('/') {
         return Some(name.to_owned());
     }
@@ -36,7 +36,7 @@ pub(super) fn find_program(name: &str, path: &str) -> Option<String> {
 }
 
 /// Runs a helper and returns its standard output. It is killed when the deadline is over or the caller gives up.
-pub(super) async fn output(
+pub(crate) async fn output(
     what: &'static str,
     argv: &[String],
     env: &BTreeMap<String, String>,

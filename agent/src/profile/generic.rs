@@ -9,7 +9,7 @@ use soloist_core::assignment::{DatabaseFacts, RunMode};
 use soloist_core::ids::Version;
 
 use super::command::{base_env, output};
-use super::{Facts, NodeContext, ProfileError};
+use super::{Facts, NodeContext, Premises, ProfileError};
 use crate::driver::AppCommand;
 use crate::host::{AppPattern, Marker};
 use crate::probe::{ApiClient, ApiError, Health, Prober, Proofs, Verdict};
@@ -151,6 +151,10 @@ impl GenericProfile {
             },
             Err(why) => Facts { database_error: Some(why), ..Facts::default() },
         }
+    }
+
+    pub(super) fn premises(&self) -> Premises {
+        Premises { app_folder: self.config.cwd.clone(), launcher: None }
     }
 
     pub(super) fn api(&self) -> Option<ApiClient> {

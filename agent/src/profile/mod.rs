@@ -4,6 +4,7 @@
 mod command;
 mod generic;
 mod nocobase;
+mod premises;
 
 use std::path::PathBuf;
 
@@ -16,8 +17,10 @@ use crate::driver::AppCommand;
 use crate::host::{AppPattern, Marker};
 use crate::probe::{ApiClient, ApiError, Health, Prober, Proofs, Verdict};
 
+pub(crate) use command::{find_program, output};
 pub use generic::{GenericConfig, GenericProfile};
 pub use nocobase::{NocoBaseConfig, NocoBaseProfile};
+pub(crate) use premises::{Launcher, Premises, Survey};
 
 /// Which node a profile is for.
 #[derive(Debug, Clone)]
@@ -117,6 +120,22 @@ impl Profile {
         }
     }
 
+    /// What preflight looks at by itself.
+    pub(crate) async fn premises(&self) -> Premises {
+        match self {
+            Profile::NocoBase(profile) => profile.premises().await,
+            Profile::Generic(profile) => profile.premises(),
+        }
+    }
+
+    /// What the database tells beside the facts; `None` for an app whose database is not known.
+    pub(crate) async fn survey(&self) -> Option<Result<Survey, String>> {
+        match self {
+            Profile::NocoBase(profile) => profile.survey().await,
+            Profile::Generic(_) => None,
+        }
+    }
+
     /// The app's API; `None` for an app without one.
     pub async fn api(&self) -> Result<Option<ApiClient>, ProfileError> {
         match self {
@@ -155,9 +174,11 @@ impl Profile {
                 let vars = profile.environment().await.map_err(|error| error.to_string())?;
                 Installation::from_vars(&vars).map_err(|error| error.to_string())
             }
-            Profile::Generic(_) => Err("this node's app is not NocoBase, so only programs of your own can back it up: see \
+            Profile::Generic(_) => {
+                Err("this node's app is not NocoBase, so only programs of your own can back it up: see \
                                         [backup.external] in its agent's configuration"
-                .into()),
+                    .into())
+            }
         }
     }
 

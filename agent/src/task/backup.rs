@@ -16,8 +16,8 @@ use soloist_core::ids::{BackupId, FleetId, NodeId};
 use tokio::sync::watch;
 
 use crate::backup::{
-    BackupConfig, BackupError, Backups, External, Folder, Installation, Limits, Manifest, Progress, Tools, Uploads,
-    UploadsBack, UploadsPolicy, leftover, size,
+    BackupConfig, BackupError, Backups, External, Folder, Installation, Limits, Manifest, Progress, Tools,
+    Uploads, UploadsBack, UploadsPolicy, leftover, size,
 };
 use crate::profile::Profile;
 
@@ -157,7 +157,9 @@ impl BackupTasks {
         let facts = self.profile.facts().await;
         match (facts.database, facts.database_error) {
             (Some(database), _) if database.version.is_some() => Ok(()),
-            (Some(_), _) => Err("the database has no installed app in it: there is nothing to back up".into()),
+            (Some(_), _) => {
+                Err("the database has no installed app in it: there is nothing to back up".into())
+            }
             (None, Some(why)) => Err(why),
             // An app of which nothing is known.
             (None, None) => Ok(()),
@@ -192,7 +194,9 @@ impl BackupTasks {
                 output.insert("checked".into(), "by the configured program".into());
                 Ok(())
             }
-            ("restore", Maker::Own(backups, source)) => self.restore(&id, &backups, &source, progress, output).await,
+            ("restore", Maker::Own(backups, source)) => {
+                self.restore(&id, &backups, &source, progress, output).await
+            }
             ("restore", Maker::External(external)) => external.restore(&id, progress).await.map_err(text),
             ("backup-remove", Maker::Own(backups, _)) => {
                 let folder = backups.folder().clone();
@@ -202,7 +206,9 @@ impl BackupTasks {
                     Err(error) => Err(error.to_string()),
                 }
             }
-            ("backup-remove", Maker::External(external)) => external.remove(&id, progress).await.map_err(text),
+            ("backup-remove", Maker::External(external)) => {
+                external.remove(&id, progress).await.map_err(text)
+            }
             (other, _) => Err(format!("this agent has no task \"{other}\"")),
         }
     }
@@ -283,6 +289,7 @@ fn describe(manifest: &Manifest, output: &mut Output) {
     }
     let deep = manifest.checked.is_some_and(|checked| checked.deep);
     tell("checked", if deep { "restored into a scratch database" } else { "read back" }.into());
-    let uploads = manifest.uploads.map(|uploads| format!("{} files, {}", uploads.entries, size(uploads.bytes)));
+    let uploads =
+        manifest.uploads.map(|uploads| format!("{} files, {}", uploads.entries, size(uploads.bytes)));
     tell("uploads", uploads.unwrap_or_else(|| "left out".into()));
 }

@@ -4,6 +4,7 @@ mod agent;
 mod cluster;
 mod operator;
 mod peer;
+mod preflight;
 mod session;
 
 use std::{sync::Arc, time::Duration};

@@ -19,7 +19,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
+    grpc::preflight::preflight,
     proposer::{refused, unexpected},
+    reader::Extras,
     shared::Shared,
     watch::{self, QUEUE},
 };
@@ -66,7 +68,7 @@ fn operation(name_: String) -> Result<OperationId, Status> {
 #[tonic::async_trait]
 impl OperatorService for Operators {
     async fn list_fleets(&self, _: Request<v1::ListFleetsRequest>) -> Answer<v1::ListFleetsReply> {
-        let reading = self.shared.read(None, false).await;
+        let reading = self.shared.read(None, Extras::NONE).await;
         let fleets = self.shared.raft.storage().read(|state, _| {
             let each = state.fleets.iter().map(|(name, fleet)| {
                 let seen = fleet.nodes.values().filter_map(|node| node.observed.as_ref());
@@ -91,7 +93,7 @@ impl OperatorService for Operators {
         let reading = if request.local {
             self.shared.local("only this member was asked".to_owned())
         } else {
-            self.shared.read(Some(&fleet), false).await
+            self.shared.read(Some(&fleet), Extras::NONE).await
         };
         Ok(Response::new(self.shared.status_reply(&fleet, &reading)?))
     }
@@ -115,7 +117,7 @@ impl OperatorService for Operators {
         let request = request.into_inner();
         let fleet = fleet(request.fleet)?;
         let wanted = nested("request", request.request)?;
-        let reading = self.shared.read(Some(&fleet), false).await;
+        let reading = self.shared.read(Some(&fleet), Extras::NONE).await;
         let state = self.shared.project(&fleet, &reading)?;
         let steps = preview(&state, &fleet, &wanted).map_err(|rejection| refused(&rejection))?;
         Ok(Response::new(v1::PlanReply { steps, freshness: Some(reading.freshness) }))
@@ -199,7 +201,7 @@ impl OperatorService for Operators {
     ) -> Answer<v1::GetOperationReply> {
         let request = request.into_inner();
         let (fleet, operation) = (fleet(request.fleet)?, operation(request.operation)?);
-        let reading = self.shared.read(Some(&fleet), false).await;
+        let reading = self.shared.read(Some(&fleet), Extras::NONE).await;
         let state = self.shared.project(&fleet, &reading)?;
         let found = state.fleets.get(&fleet).and_then(|found| {
             found.operation(&operation).map(|operation| operation_view(&state, found, operation))
@@ -229,7 +231,7 @@ impl OperatorService for Operators {
     ) -> Answer<v1::ListOperationsReply> {
         let request = request.into_inner();
         let fleet = fleet(request.fleet)?;
-        let reading = self.shared.read(Some(&fleet), false).await;
+        let reading = self.shared.read(Some(&fleet), Extras::NONE).await;
         let state = self.shared.project(&fleet, &reading)?;
         let limit = match request.limit {
             0 => usize::MAX,
@@ -250,7 +252,7 @@ impl OperatorService for Operators {
         let request = request.into_inner();
         let fleet = fleet(request.fleet)?;
         let permit = self.stream()?;
-        let reading = self.shared.read(Some(&fleet), false).await;
+        let reading = self.shared.read(Some(&fleet), Extras::NONE).await;
         self.shared.project(&fleet, &reading)?;
         let (to, events) = mpsc::channel(QUEUE);
         let shared = self.shared.clone();
@@ -263,7 +265,7 @@ impl OperatorService for Operators {
 
     async fn backups(&self, request: Request<v1::BackupsRequest>) -> Answer<v1::BackupsReply> {
         let fleet = fleet(request.into_inner().fleet)?;
-        let reading = self.shared.read(Some(&fleet), false).await;
+        let reading = self.shared.read(Some(&fleet), Extras::NONE).await;
         let state = self.shared.project(&fleet, &reading)?;
         let found = state.fleets.get(&fleet).into_iter();
         let mut backups: Vec<v1::BackupInfo> = found
@@ -276,13 +278,13 @@ impl OperatorService for Operators {
                 facts: parameters(backup.facts.clone()),
             })
             .collect();
-        backups.sort_by(|one, other| other.wall_ms.cmp(&one.wall_ms));
+        backups.sort_by_key(|backup| std::cmp::Reverse(backup.wall_ms));
         Ok(Response::new(v1::BackupsReply { backups, freshness: Some(reading.freshness) }))
     }
 
     async fn plugins(&self, request: Request<v1::PluginsRequest>) -> Answer<v1::PluginsReply> {
         let fleet = fleet(request.into_inner().fleet)?;
-        let reading = self.shared.read(Some(&fleet), true).await;
+        let reading = self.shared.read(Some(&fleet), Extras { inventories: true, ..Extras::NONE }).await;
         let state = self.shared.project(&fleet, &reading)?;
         let found = state.fleets.get(&fleet).into_iter();
         let nodes = found
@@ -290,5 +292,10 @@ impl OperatorService for Operators {
             .map(|node| v1::NodePlugins { node: node.to_string(), inventory: reading.inventory(node) });
         let nodes = nodes.collect();
         Ok(Response::new(v1::PluginsReply { nodes, freshness: Some(reading.freshness) }))
+    }
+
+    async fn preflight(&self, request: Request<v1::PreflightRequest>) -> Answer<v1::PreflightReply> {
+        let fleet = fleet(request.into_inner().fleet)?;
+        Ok(Response::new(preflight(&self.shared, &fleet).await?))
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     contact::NODES_PER_MESSAGE,
     leader::propose_here,
     memory::News,
+    reader::Extras,
     shared::Shared,
     store::codec::{decode, encode},
 };
@@ -77,7 +78,9 @@ impl PeerService for Peer {
         };
         let Some(term) = shared.leads().filter(|_| shared.has_majority()) else { return Err(not_leader()) };
         shared.memory.enter(term);
-        let generations = shared.raft.storage().read(|state, _| shared.memory.hear(state, now, news));
+        let wall_ms = shared.clock.wall_ms();
+        let generations =
+            shared.raft.storage().read(|state, _| shared.memory.hear(state, now, wall_ms, news));
         Ok(Response::new(v1::HearReply { generations, term }))
     }
 
@@ -91,8 +94,15 @@ impl PeerService for Peer {
         if self.shared.leads().is_none() {
             return Err(not_leader());
         }
-        let recall = self.shared.recall(fleet.as_ref(), request.inventories).await?;
-        Ok(Response::new(v1::ReadReply { index: recall.index, now_ms: recall.now.0, nodes: recall.nodes }))
+        let extras =
+            Extras { inventories: request.inventories, facts: request.facts, ask_facts: request.ask_facts };
+        let recall = self.shared.recall(fleet.as_ref(), extras).await?;
+        Ok(Response::new(v1::ReadReply {
+            index: recall.index,
+            now_ms: recall.now.0,
+            nodes: recall.nodes,
+            facts_wanted: recall.facts_wanted,
+        }))
     }
 }
 
@@ -105,5 +115,6 @@ fn news(heard: v1::HeardNode) -> Result<News, FieldError> {
         heard: heard.heard,
         progress: heard.progress,
         inventory: heard.inventory,
+        facts: heard.facts,
     })
 }

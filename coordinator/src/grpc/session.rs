@@ -267,6 +267,7 @@ impl Session<'_> {
             has_leader,
             leader_generation: if has_leader { self.place.generation() } else { None },
             leader_address: leader.map(|leader| leader.address).filter(|address| !address.is_empty()),
+            facts_wanted: self.place.facts_wanted(),
         };
         send(self.to, ToAgent::Contact(contact)).await
     }

@@ -9,6 +9,7 @@ pub mod operate;
 pub mod operation;
 pub mod plan;
 pub mod plugin;
+pub mod preflight;
 pub mod request;
 pub mod restore;
 pub mod run;

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use soloist_core::view::{FleetView, OperationView};
+use soloist_core::{
+    preflight::{Finding, Told},
+    view::{FleetView, OperationView},
+};
 use soloist_proto::v1;
 
 /// Who answered, and whether what it says is current.
@@ -148,4 +151,28 @@ impl From<v1::NodePlugins> for NodePlugins {
         let plugins = node.inventory.map(|found| found.plugins.into_iter().map(plugin).collect());
         NodePlugins { node: node.node, plugins }
     }
+}
+
+/// How the nodes of a fleet differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Preflight {
+    /// The fleet.
+    pub fleet: String,
+    /// Problems, then warnings.
+    pub findings: Vec<Finding>,
+    /// The checks that could be made.
+    pub checks: Vec<String>,
+    /// What each node has said about itself.
+    pub nodes: Vec<NodePreflight>,
+    /// The answer.
+    pub freshness: Fresh,
+}
+
+/// What a node has said about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodePreflight {
+    /// The node.
+    pub node: String,
+    /// What it said, and when; `None` if nothing.
+    pub told: Option<Told>,
 }

@@ -1,6 +1,7 @@
 //! How things look: [`table`] for people, [`json`] for programs. Pure functions; nothing here writes.
 
 pub mod json;
+pub mod preflight;
 pub mod status;
 pub mod table;
 

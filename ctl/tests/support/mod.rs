@@ -46,6 +46,8 @@ pub(crate) struct Script {
     pub(crate) ends_with: Option<String>,
     /// Whether somebody asks to abort once the holder has accepted.
     pub(crate) aborts: bool,
+    /// Whether preflight finds a difference.
+    pub(crate) differs: bool,
     /// Renewals so far.
     pub(crate) renewals: u32,
     /// Outcome of the release.
@@ -65,6 +67,7 @@ impl Default for Script {
             grants: true,
             ends_with: None,
             aborts: false,
+            differs: false,
             renewals: 0,
             released: None,
             aborted: None,
@@ -339,5 +342,37 @@ impl OperatorService for Service {
             v1::NodePlugins { node: "node-2".into(), inventory: None },
         ];
         Ok(Response::new(v1::PluginsReply { nodes, freshness: Some(fresh()) }))
+    }
+
+    async fn backups(&self, _: Request<v1::BackupsRequest>) -> Answer<v1::BackupsReply> {
+        let backup = v1::BackupInfo {
+            backup: "backup-1".into(),
+            node: "node-1".into(),
+            wall_ms: 1_700_000_000_000,
+            version: Some("2.2.15".into()),
+            facts: vec![v1::Parameter { name: "size".into(), value: "34.1 MiB".into() }],
+        };
+        Ok(Response::new(v1::BackupsReply { backups: vec![backup], freshness: None }))
+    }
+
+    async fn preflight(&self, _: Request<v1::PreflightRequest>) -> Answer<v1::PreflightReply> {
+        let finding = v1::Finding {
+            severity: v1::finding::Severity::Problem.into(),
+            check: "settings".into(),
+            nodes: vec!["node-2".into()],
+            text: "TZ differs".into(),
+            remedy: "make it the same".into(),
+        };
+        let told = v1::ToldFacts { facts: Some(v1::NodeFacts::default()), ..v1::ToldFacts::default() };
+        let nodes = vec![
+            v1::NodePreflight { node: "node-1".into(), told: Some(told) },
+            v1::NodePreflight { node: "node-2".into(), told: None },
+        ];
+        Ok(Response::new(v1::PreflightReply {
+            findings: if self.script.lock().unwrap().differs { vec![finding] } else { Vec::new() },
+            checks: vec!["contact".into(), "settings".into()],
+            nodes,
+            freshness: Some(fresh()),
+        }))
     }
 }

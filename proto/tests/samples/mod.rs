@@ -14,6 +14,7 @@ use soloist_core::{
         Version,
     },
     operation::{HoldMode, PluginChange, Request},
+    preflight::{Finding, NodeFacts, Place, Release, Severity, Space, StorageFacts},
     state::{DatabaseRecord, Desired},
     time::{Millis, Time},
     view::{FleetView, LockView, NodeView, OperationView, StepView},
@@ -85,6 +86,45 @@ pub(crate) fn observed() -> Observed {
         proved: Some(proof()),
         unproved: Some("the app does not answer".into()),
     }
+}
+
+pub(crate) fn node_facts() -> NodeFacts {
+    let release = |product: &str| Release { product: product.into(), major: 15, text: "15.18".into() };
+    let space = |place| Space { place, path: "/srv".into(), free: u64::MAX };
+    NodeFacts {
+        code: Some(Version("2.2.15".into())),
+        settings: Some(BTreeMap::from([("TZ".to_owned(), "0123456789ab".to_owned())])),
+        node: Some(release("node")),
+        storage: Some(StorageFacts {
+            nonce: "aa".into(),
+            before: Some("bb".into()),
+            age: Millis(7),
+            seen: BTreeMap::from([(node("a"), vec!["aa".to_owned(), "bb".to_owned()])]),
+        }),
+        database: observed().database,
+        server: Some(release("PostgreSQL")),
+        dump: Some(release("pg_dump")),
+        spaces: [Place::Storage, Place::App, Place::Data].map(space).into(),
+        upgrading: true,
+        searched: true,
+        commercial: vec!["a license".into()],
+        sub_apps: Some(2),
+        supervisors: vec!["systemd unit nocobase.service".into()],
+        sessions: observed().sessions,
+        failed: BTreeMap::from([("database".to_owned(), "it does not answer".to_owned())]),
+    }
+}
+
+pub(crate) fn findings() -> Vec<Finding> {
+    [Severity::Problem, Severity::Warning]
+        .map(|severity| Finding {
+            severity,
+            check: "clock".into(),
+            nodes: vec![node("a"), node("b")],
+            text: "what".into(),
+            remedy: "do".into(),
+        })
+        .into()
 }
 
 pub(crate) fn greeting() -> Greeting {

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use soloist_core::assignment::{DatabaseFacts, DbSession};
 use soloist_core::ids::Version;
+use soloist_core::preflight::Release;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
 use super::environment::Environment;
+use crate::profile::Survey;
 
 /// How long connecting and reading may take together.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -36,6 +38,12 @@ pub(super) async fn facts(
     application_name: &str,
     known: &[String],
 ) -> Result<Told, String> {
+    let place = reachable(environment)?;
+    bounded(&place, read(environment, application_name, known, &place)).await
+}
+
+/// Where the database is, for people, if this agent can read it at all.
+fn reachable(environment: &Environment) -> Result<String, String> {
     let dialect = environment.get("DB_DIALECT");
     if dialect != "postgres" {
         let shown = if dialect.is_empty() { "none" } else { dialect };
@@ -48,14 +56,20 @@ pub(super) async fn facts(
     {
         return Err("the app's settings ask for TLS to the database (DB_DIALECT_OPTIONS_SSL_…), which this agent cannot do yet".into());
     }
-    let place = format!(
+    Ok(format!(
         "{}:{}/{}",
         environment.get("DB_HOST"),
         environment.get("DB_PORT"),
         environment.get("DB_DATABASE")
-    );
-    match timeout(DEADLINE, read(environment, application_name, known, &place)).await {
-        Ok(Ok(facts)) => Ok(facts),
+    ))
+}
+
+async fn bounded<T>(
+    place: &str,
+    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, String> {
+    match timeout(DEADLINE, work).await {
+        Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => Err(format!("the database {place} cannot be read: {}", describe(&error))),
         Err(_) => Err(format!("the database {place} does not answer within {} s", DEADLINE.as_secs())),
     }
@@ -67,6 +81,29 @@ async fn read(
     known: &[String],
     place: &str,
 ) -> Result<Told, tokio_postgres::Error> {
+    let session = open(environment, name).await?;
+    let told = ask(&session.client, environment, known, place).await;
+    session.close().await;
+    told
+}
+
+/// An open session. Without a goodbye, its task ends with it, also in the middle of a query.
+struct Session {
+    client: Client,
+    driver: Closed,
+}
+
+impl Session {
+    /// Says goodbye to the server.
+    async fn close(self) {
+        let Session { client, mut driver } = self;
+        // Without its client the connection says goodbye and ends.
+        drop(client);
+        let _ = timeout(GOODBYE, &mut driver.0).await;
+    }
+}
+
+async fn open(environment: &Environment, name: &str) -> Result<Session, tokio_postgres::Error> {
     let mut config = tokio_postgres::Config::new();
     config
         .host(environment.get("DB_HOST"))
@@ -75,15 +112,63 @@ async fn read(
     config.password(environment.get("DB_PASSWORD")).application_name(name).connect_timeout(DEADLINE);
     config.port(environment.get("DB_PORT").parse().unwrap_or(5432));
     let (client, connection) = config.connect(NoTls).await?;
-    let mut driver = Closed(tokio::spawn(async move {
+    let driver = Closed(tokio::spawn(async move {
         // Its error is the error of the query that waits for it.
         let _ = connection.await;
     }));
-    let told = ask(&client, environment, known, place).await;
-    // Without its client the connection says goodbye to the server and ends.
-    drop(client);
-    let _ = timeout(GOODBYE, &mut driver.0).await;
-    told
+    Ok(Session { client, driver })
+}
+
+/// Reads what preflight asks beside the facts.
+pub(super) async fn survey(environment: &Environment, application_name: &str) -> Result<Survey, String> {
+    let place = reachable(environment)?;
+    let work = async {
+        let session = open(environment, application_name).await?;
+        let found = look_around(&session.client, environment).await;
+        session.close().await;
+        found
+    };
+    bounded(&place, work).await
+}
+
+async fn look_around(client: &Client, environment: &Environment) -> Result<Survey, tokio_postgres::Error> {
+    let row = client
+        .query_one(
+            "select current_setting('server_version'), current_setting('server_version_num')::int / 10000",
+            &[],
+        )
+        .await?;
+    let server = Release {
+        product: "PostgreSQL".into(),
+        text: row.get(0),
+        major: u32::try_from(row.get::<_, i32>(1)).unwrap_or(0),
+    };
+    let plugins = table(environment, "applicationPlugins", "application_plugins");
+    let apps = table(environment, "applications", "applications");
+    let there = "select to_regclass($1) is not null and to_regclass($2) is not null";
+    let sub_apps = if client.query_one(there, &[&plugins, &apps]).await?.get(0) {
+        let query = format!(
+            "select count(*) from {apps} where exists (select 1 from {plugins} where enabled and name = 'multi-app-manager')"
+        );
+        client.query_one(&query, &[]).await?.get::<_, i64>(0)
+    } else {
+        0
+    };
+    Ok(Survey { server, sub_apps: u64::try_from(sub_apps).unwrap_or(0) })
+}
+
+/// A table of NocoBase, quoted, by its name and the one with underscores.
+fn table(environment: &Environment, name: &str, underscored: &str) -> String {
+    let name = if environment.get("DB_UNDERSCORED") == "true" { underscored } else { name };
+    format!(
+        "{}.{}",
+        quote(schema(environment)),
+        quote(&format!("{}{name}", environment.get("DB_TABLE_PREFIX")))
+    )
+}
+
+fn schema(environment: &Environment) -> &str {
+    Some(environment.get("DB_SCHEMA")).filter(|schema| !schema.is_empty()).unwrap_or("public")
 }
 
 /// Ends the connection's task with its user, also in the middle of a query.
@@ -101,7 +186,7 @@ async fn ask(
     known: &[String],
     place: &str,
 ) -> Result<Told, tokio_postgres::Error> {
-    let schema = Some(environment.get("DB_SCHEMA")).filter(|schema| !schema.is_empty()).unwrap_or("public");
+    let schema = schema(environment);
     let prefix = environment.get("DB_TABLE_PREFIX");
     let underscored = environment.get("DB_UNDERSCORED") == "true";
     let table = format!("{prefix}{}", if underscored { "application_version" } else { "applicationVersion" });

@@ -88,7 +88,7 @@ impl NocoBaseProfile {
     }
 
     /// The file with the app's settings.
-    fn settings_file(&self) -> std::path::PathBuf {
+    pub(super) fn settings_file(&self) -> std::path::PathBuf {
         let name = self.config.env.get("APP_ENV_PATH").map_or(".env", String::as_str);
         self.config.app_folder.join(name)
     }

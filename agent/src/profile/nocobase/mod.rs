@@ -6,6 +6,7 @@
 
 mod database;
 mod environment;
+mod premises;
 mod settings;
 
 use std::collections::BTreeMap;
