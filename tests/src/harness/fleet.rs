@@ -21,6 +21,8 @@ pub struct FleetOptions {
     pub app_args: Vec<String>,
     /// Timeouts, as lines of the table `[fleet_defaults]`.
     pub policy: String,
+    /// More tables of every agent's configuration; `DATABASE` in it stands for the stand-in's database.
+    pub agent_tables: String,
 }
 
 impl Default for FleetOptions {
@@ -32,6 +34,7 @@ impl Default for FleetOptions {
             policy: "contact_timeout = \"4s\"\npre_grant_timeout = \"60s\"\naccept_timeout = \"5s\"\nlease = \"6s\"\n\
                      gather_timeout = \"5s\"\nstart_timeout = \"30s\"\nstop_timeout = \"20s\"\ntask_timeout = \"30s\"\n"
                 .into(),
+            agent_tables: String::new(),
         }
     }
 }
@@ -145,7 +148,11 @@ impl Fleet {
         save("boot-id".into(), "boot-1\n");
         self.write_credential();
         for at in 0..self.apps.len() {
-            save(format!("agent-{}.toml", at + 1), &self.agent_config(at, &storage, &options.app_args));
+            save(format!("agent-{}.toml", at + 1), &{
+                let database = self.folder.join("database.json").to_string_lossy().into_owned();
+                let tables = options.agent_tables.replace("DATABASE", &database);
+                self.agent_config(at, &storage, &options.app_args) + &tables
+            });
         }
     }
 

@@ -3,6 +3,7 @@
 //! The scenarios share one fleet and run in order, so this test has a `main` of its own; it prints what cargo's own harness
 //! would. `cargo test -p soloist-tests --test nocobase -- c` runs those whose names begin with c, after what they need.
 
+mod backups;
 mod preflight;
 mod scenarios;
 mod strangers;
@@ -16,7 +17,7 @@ use world::World;
 
 type Scenario = (&'static str, fn(&mut World));
 
-const SCENARIOS: [Scenario; 11] = [
+const SCENARIOS: [Scenario; 12] = [
     ("a_first_start_installs_once_then_starts_the_others", scenarios::first_start),
     ("c_plugin_change_under_load_with_the_leader_killed", scenarios::plugin_under_load),
     ("d_external_holders_solo_and_all_stopped", scenarios::holders),
@@ -25,6 +26,7 @@ const SCENARIOS: [Scenario; 11] = [
     ("g_a_node_started_by_hand_blocks_the_grant", strangers::by_hand),
     ("g_a_strangers_database_session_blocks_the_grant", strangers::session),
     ("i_preflight_names_a_setting_that_differs", preflight::settings),
+    ("j_backup_and_restore_with_the_agent_killed_in_the_middle", backups::backup_and_restore),
     ("b_power_cut_and_missing_quorum", scenarios::power_cut),
     ("f_empty_or_older_database_starts_nothing", scenarios::wrong_database),
     ("h_without_soloist_the_first_start_fails", scenarios::counter_example),

@@ -379,7 +379,7 @@ fn waits_for_holder(status: &Value) -> bool {
 }
 
 /// The node of the last operation that had one.
-fn solo(world: &World) -> String {
+pub(crate) fn solo(world: &World) -> String {
     let list = world.cli.run(&["operation", "list", "-o", "json"]).expect(0).json();
     let operations = list["operations"].as_array().cloned().unwrap_or_default();
     operations
@@ -388,7 +388,7 @@ fn solo(world: &World) -> String {
         .expect("an operation with a solo node")
 }
 
-fn last_index(world: &World) -> u64 {
+pub(crate) fn last_index(world: &World) -> u64 {
     world.events().iter().filter_map(|event| event["index"].as_u64()).max().unwrap_or(0)
 }
 
@@ -399,7 +399,7 @@ fn wall(events: &[Value], found: impl Fn(&Value) -> bool) -> u64 {
 }
 
 /// From grant to the end of the exclusive part of the first operation after `from`, by the wall clock.
-fn exclusive(world: &World, from: u64) -> (u64, u64) {
+pub(crate) fn exclusive(world: &World, from: u64) -> (u64, u64) {
     let events: Vec<Value> = world
         .events()
         .into_iter()
@@ -412,7 +412,8 @@ fn exclusive(world: &World, from: u64) -> (u64, u64) {
     let proved = after
         .iter()
         .find(|event| text(event).starts_with("done: prove"))
-        .or_else(|| after.iter().find(|event| text(event).starts_with("holder released")));
+        .or_else(|| after.iter().find(|event| text(event).starts_with("holder released")))
+        .or_else(|| after.iter().find(|event| event["kind"] == "backup"));
     let end = proved.and_then(|event| event["wall_ms"].as_u64()).expect("the exclusive part has ended");
     assert!(!FLEET.is_empty() && end >= grant);
     (grant, end)
