@@ -124,6 +124,9 @@ impl From<ProposeError> for Problem {
             ProposeError::NotLeader { .. } => {
                 Problem::new(Code::Unavailable, NOT_LEADER, text, "ask the leader, or try again in a moment")
             }
+            ProposeError::Changing => {
+                Problem::new(Code::Unavailable, UNREACHABLE, text, "try again in a moment")
+            }
             ProposeError::Unavailable { .. } => {
                 Problem::new(Code::Unavailable, UNKNOWN_OUTCOME, text, "send the same request again")
             }

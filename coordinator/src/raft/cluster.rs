@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 
 use openraft::{BasicNode, ChangeMembers};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     error::ProposeError,
@@ -16,6 +16,10 @@ const TAKEOVER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Time for a new member to receive everything, before it is made a voter.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a change of the members waits for another one, and how often it looks.
+const TURN_DEADLINE: Duration = Duration::from_secs(10);
+const TURN_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a hand-over ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +82,16 @@ impl RaftNode {
     ///
     /// See [`ProposeError`]. Repeating the call is safe.
     pub async fn add_member(&self, id: u64, address: &str) -> Result<(), ProposeError> {
-        let learn = self.inner.raft.add_learner(id, BasicNode::new(address), true);
+        let end = Instant::now() + TURN_DEADLINE;
+        let learn = async {
+            loop {
+                let learned = self.inner.raft.add_learner(id, BasicNode::new(address), true).await;
+                match learned.map_err(ProposeError::from) {
+                    Err(ProposeError::Changing) if Instant::now() < end => sleep(TURN_PAUSE).await,
+                    result => return result,
+                }
+            }
+        };
         match timeout(CATCH_UP_DEADLINE, learn).await {
             Ok(result) => result?,
             Err(_) => {
@@ -89,8 +102,7 @@ impl RaftNode {
             }
         };
         let promote = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        self.within_deadline(self.inner.raft.change_membership(promote, false)).await?;
-        Ok(())
+        self.change(promote).await
     }
 
     /// Takes a member out, for good: its id must not be used again. Only on the leader.
@@ -102,8 +114,19 @@ impl RaftNode {
         let known = self.status().borrow().voters.contains_key(&id);
         let ids = BTreeSet::from([id]);
         let change = if known { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
-        self.within_deadline(self.inner.raft.change_membership(change, false)).await?;
-        Ok(())
+        self.change(change).await
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), ProposeError> {
+        let end = Instant::now() + TURN_DEADLINE;
+        loop {
+            let changed = self.inner.raft.change_membership(change.clone(), false);
+            match self.within_deadline(changed).await {
+                // A cluster that has just begun decides its own list of members first.
+                Err(ProposeError::Changing) if Instant::now() < end => sleep(TURN_PAUSE).await,
+                result => return result.map(drop),
+            }
+        }
     }
 
     /// Starts a snapshot of everything applied so far; `status` shows when it is done. The log behind it is then removed

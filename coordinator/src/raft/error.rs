@@ -54,6 +54,9 @@ pub enum ProposeError {
         /// What happened.
         reason: String,
     },
+    /// Another change of the members is not decided yet. Nothing was written.
+    #[error("another change of the cluster's members is under way")]
+    Changing,
     /// The command is larger than the log takes. Nothing was written.
     #[error("the command has {bytes} bytes, and the log takes at most {limit}; make the request smaller")]
     TooLarge {
@@ -135,9 +138,7 @@ impl From<RaftError<TypeConfig, ClientWriteError<TypeConfig>>> for ProposeError 
             }
             RaftError::APIError(ClientWriteError::ChangeMembershipError(
                 ChangeMembershipError::InProgress(_),
-            )) => {
-                ProposeError::Unavailable { reason: "another change of the members is under way".to_owned() }
-            }
+            )) => ProposeError::Changing,
             RaftError::APIError(ClientWriteError::ChangeMembershipError(refusal)) => {
                 ProposeError::Refused { reason: refusal.to_string() }
             }
