@@ -103,7 +103,7 @@ pub struct Task {
 
 /// Most entries of a task's output.
 pub const OUTPUT_MAX: usize = 16;
-/// Longest name or value in a task's output, in bytes.
+/// Longest name or value in a task's output, in characters.
 pub const OUTPUT_TEXT_MAX: usize = 512;
 
 /// The end of a task attempt.

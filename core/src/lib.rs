@@ -24,6 +24,7 @@ pub mod plan;
 pub mod policy;
 pub mod preflight;
 pub mod reject;
+mod remember;
 pub mod rule;
 pub mod state;
 pub mod time;

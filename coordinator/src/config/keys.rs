@@ -150,6 +150,7 @@ fn check_policy(policy: &Policy) -> Result<(), ConfigError> {
         ("start_timeout", policy.start_timeout),
         ("stop_timeout", policy.stop_timeout),
         ("task_timeout", policy.task_timeout),
+        ("backup_timeout", policy.backup_timeout),
     ];
     if let Some((key, _)) = lengths.iter().find(|(_, length)| *length < Millis::from_secs(1)) {
         let text = format!("fleet_defaults.{key} is shorter than a second");
