@@ -113,7 +113,7 @@ impl Place {
         assert_eq!(names(&self.at("tmp")), [""; 0], "a password's file stayed");
         let names = names(&self.at("backups"));
         let names: Vec<&str> =
-            names.iter().map(String::as_str).filter(|name| !name.starts_with('.')).collect();
+            names.iter().map(String::as_str).filter(|name| !name.starts_with(".lock-")).collect();
         assert_eq!(names, left);
     }
 }
