@@ -66,7 +66,7 @@ pub struct TaskKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskPhase {
-    /// Look whether it could be done, without changing anything.
+    /// Look whether it could be done, without changing anything that the app or its database would notice.
     Check,
     /// Do it.
     Run,
