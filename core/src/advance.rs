@@ -7,21 +7,23 @@
 //!                              Blocked ──abort──► Aborting ──► Aborted
 //! ```
 
-use crate::assign::{renumber, wanted};
-use crate::assignment::Run;
+use crate::assign::renumber;
 use crate::condition::{Condition, condition, standing};
 use crate::event::EventKind;
-use crate::ids::{Generation, NodeId, OperationId, Right, Token};
+use crate::finish::{close, finish, turn};
+use crate::ids::{BackupId, Generation, NodeId, OperationId, Right, Token};
 use crate::journal::Journal;
 use crate::operation::{
     Blocked, Bring, Course, HoldMode, Holder, Operation, Request, Status, Step, StepRecord,
 };
-use crate::plan::{ending, order_start, plan};
-use crate::policy::{HISTORY_MAX, TASK_ATTEMPTS_MAX};
-use crate::remember::{output, remember_backups, remember_database};
+use crate::outage::note_outage;
+use crate::plan::{order_start, plan};
+use crate::policy::TASK_ATTEMPTS_MAX;
+use crate::remember::{remember_backups, remember_database, verified};
 use crate::rule::Rule;
 use crate::state::{Desired, Fleet, Lock};
 use crate::time::Time;
+use crate::upgrade::exposes;
 
 /// Circumstances of one entry.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +78,12 @@ fn next(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
             true
         }
         Status::Confirming(_) => false,
-        Status::Running | Status::Blocked(_) | Status::Aborting | Status::Succeeded | Status::Aborted(_) => {
+        Status::Running
+        | Status::Blocked(_)
+        | Status::Aborting
+        | Status::Succeeded
+        | Status::Aborted(_)
+        | Status::RolledBack(_) => {
             fleet.queue.pop_front();
             true
         }
@@ -114,8 +121,12 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
         | Request::Plugin { .. }
         | Request::Backup { .. }
         | Request::Restore { .. }
-        | Request::RemoveBackup { .. } => {}
+        | Request::RemoveBackup { .. }
+        | Request::Upgrade { .. }
+        | Request::Prepare { .. }
+        | Request::Verify => {}
     }
+    let from = fleet.database.as_ref().and_then(|database| database.version.clone());
     let pre_grant = fleet.policy.pre_grant_timeout;
     // A new number for every node: its acknowledgement proves that the node can be reached.
     for node in fleet.nodes.values_mut() {
@@ -126,9 +137,11 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
         operation.status = Status::Running;
         operation.token = Some(token);
         operation.began = Some(Generation(now.index));
+        operation.from = from;
         operation.plan = steps;
         operation.solo = solo;
         operation.since = now.time;
+        operation.entered = now.time;
         operation.grant_by = Some(operation.grant_by.map_or(now.time + pre_grant, |by| by));
     }
     journal.operation(id, EventKind::LockTaken(token));
@@ -160,6 +173,7 @@ fn step(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
         return true;
     }
     grant_right(fleet, now);
+    note_exposure(fleet, now, journal);
     renumber(fleet, now.index);
     let Some(operation) = fleet.current() else { return false };
     match condition(fleet, operation, settled(fleet, now)) {
@@ -172,6 +186,17 @@ fn step(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
             false
         }
         Condition::Stuck(blocked) => {
+            if goes_back(operation, &blocked) {
+                let id = operation.id.clone();
+                let why =
+                    if blocked == Blocked::Approval { "it was rejected".into() } else { blocked.to_string() };
+                if operation.exposed_wall_ms.is_some() && Rule::WritesAreKept.holds() {
+                    block(fleet, Blocked::WritesAtStake(why), journal);
+                    return false;
+                }
+                turn(fleet, &id, Course::Rollback, false, &why, now, journal);
+                return true;
+            }
             block(fleet, blocked, journal);
             end_waiting_abort(fleet, now, journal)
         }
@@ -182,6 +207,15 @@ fn step(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
             true
         }
     }
+}
+
+/// Whether an upgrade that is stuck here goes back by itself, if it may.
+fn goes_back(operation: &Operation, blocked: &Blocked) -> bool {
+    let refused = operation.step() == Some(&Step::Approved) && operation.approved == Some(false);
+    matches!(operation.request, Request::Upgrade { .. })
+        && operation.course == Course::Forward
+        && operation.granted.is_some()
+        && (blocked.can_roll_back() || refused)
 }
 
 /// Marks the end of clearing: every node of the last attempt is proven stopped.
@@ -204,6 +238,7 @@ fn grant_right(fleet: &mut Fleet, now: Now) {
     let asks = matches!(operation.step(), Some(Step::Serving { bring: Bring::Migrate, .. }));
     if asks && operation.right.is_none() && operation.clearing.is_empty() && ready {
         operation.right = Some(Right(now.index));
+        operation.migrated = true;
     }
 }
 
@@ -228,42 +263,87 @@ fn met(fleet: &mut Fleet, now: Now, journal: &mut Journal) {
         }
         _ => {}
     }
+    record(fleet, &id, now, true);
     let Some(operation) = fleet.operation_mut(&id) else { return };
     if let Some(done) = &done {
         journal.operation(&id, EventKind::StepDone(done.to_string()));
-        operation.records.push(StepRecord {
-            step: done.to_string(),
-            began: operation.since,
-            ended: now.time,
-            attempts: operation.attempt,
-        });
     }
     match done {
         Some(Step::Granted) => {
-            operation.granted = Some(now.time);
-            if let Some(token) = operation.token {
+            operation.exclusive_until = None;
+            // On the way back it is granted again, by the same token.
+            if operation.granted.replace(now.time).is_none()
+                && let Some(token) = operation.token
+            {
                 journal.operation(&id, EventKind::Granted(token));
             }
         }
         Some(Step::Task { .. }) => operation.changed = Some(Generation(now.index)),
+        Some(Step::Checked { .. }) => {
+            let took = now.time.since(operation.entered);
+            operation.grant_by = operation.grant_by.map(|by| by + took);
+        }
         _ => {}
     }
-    if let Some(Step::Task { node, .. }) = &done {
-        remember_backups(fleet, &id, node, now, journal);
+    if let Some(Step::Task { nodes, task }) = &done
+        && let [node] = nodes.as_slice()
+    {
+        remember_backups(fleet, &id, node, task, now, journal);
     }
     let Some(operation) = fleet.operation_mut(&id) else { return };
     enter(operation, operation.cursor + 1, now, accept_timeout);
-    if let (Request::Restore { backup }, Some(Step::Task { .. })) = (&operation.request, operation.step())
-        && Rule::HalfRestoreStops.holds()
-    {
-        fleet.half_restored = Some(backup.clone());
+    if let Some(backup) = restores(operation).filter(|_| Rule::HalfRestoreStops.holds()) {
+        fleet.half_restored = Some(backup);
+    }
+    if end_waiting_upgrade(fleet, now, journal) {
+        return;
+    }
+    note_exposure(fleet, now, journal);
+    note_outage(fleet, now.time);
+}
+
+/// Keeps what became of the current step.
+pub(crate) fn record(fleet: &mut Fleet, id: &OperationId, now: Now, done: bool) {
+    let Some(operation) = fleet.operation(id) else { return };
+    let Some(step) = operation.step() else { return };
+    let record = StepRecord {
+        step: step.to_string(),
+        kind: step.kind(),
+        began: operation.entered,
+        ended: now.time,
+        done,
+        attempts: operation.attempt,
+        found: verified(fleet, step),
+    };
+    if let Some(operation) = fleet.operation_mut(id) {
+        operation.records.push(record);
     }
 }
 
-fn enter(operation: &mut Operation, cursor: u32, now: Now, accept_timeout: crate::time::Millis) {
+/// The backup that the current step restores.
+pub(crate) fn restores(operation: &Operation) -> Option<BackupId> {
+    let Some(Step::Task { task, .. }) = operation.step() else { return None };
+    (task.name == "restore").then(|| BackupId::new(task.params.get("backup")?.as_str()).ok())?
+}
+
+/// From now on users may write to what an upgrade made.
+fn note_exposure(fleet: &mut Fleet, now: Now, journal: &mut Journal) {
+    let Some(operation) = fleet.current() else { return };
+    if operation.exposed_wall_ms.is_some() || !exposes(fleet, operation) {
+        return;
+    }
+    let id = operation.id.clone();
+    if let Some(operation) = fleet.operation_mut(&id) {
+        operation.exposed_wall_ms = Some(now.wall_ms);
+    }
+    journal.operation(&id, EventKind::Exposed);
+}
+
+pub(crate) fn enter(operation: &mut Operation, cursor: u32, now: Now, accept_timeout: crate::time::Millis) {
     operation.cursor = cursor;
     operation.attempt = 1;
     operation.since = now.time;
+    operation.entered = now.time;
     operation.overdue = false;
     operation.absent.clear();
     operation.clearing.clear();
@@ -334,6 +414,17 @@ fn end_waiting_abort(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool
     true
 }
 
+/// An upgrade whose end was asked for while a task ran goes no further when that has ended.
+fn end_waiting_upgrade(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
+    let Some(operation) = fleet.current() else { return false };
+    let upgrade = matches!(operation.request, Request::Upgrade { .. }) && operation.course == Course::Forward;
+    let Some(why) = operation.aborting.clone().filter(|_| upgrade) else { return false };
+    let course = if operation.exclusive_until.is_some() { Course::Settle } else { Course::Restore };
+    let id = operation.id.clone();
+    turn(fleet, &id, course, false, &why, now, journal);
+    true
+}
+
 /// Another attempt of a task whose agent died in the middle.
 fn again(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
     let ready = settled(fleet, now);
@@ -359,122 +450,4 @@ fn again(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
     operation.overdue = false;
     journal.operation(&operation.id.clone(), EventKind::Attempt(operation.attempt));
     true
-}
-
-/// Replaces what is left of the plan by what ends the operation early.
-pub(crate) fn turn(
-    fleet: &mut Fleet,
-    id: &OperationId,
-    course: Course,
-    harm: bool,
-    why: &str,
-    now: Now,
-    journal: &mut Journal,
-) {
-    let Some(operation) = fleet.operation(id).cloned() else { return };
-    if let (Request::Stop, Course::Restore) = (&operation.request, course) {
-        fleet.desired = Desired::Run;
-    }
-    if let Some(Step::Task { node, .. }) = operation.step()
-        && matches!(operation.request, Request::Restore { .. })
-        && output(fleet, node)
-            .is_some_and(|output| output.get("touched").is_some_and(|touched| touched == "no"))
-    {
-        fleet.half_restored = None;
-    }
-    let course = match operation.request {
-        Request::Start { .. } => Course::Settle,
-        // What a restore has begun may be half: nothing is started on it by itself.
-        Request::Restore { .. } if fleet.half_restored.is_some() => Course::Settle,
-        Request::Stop
-        | Request::Hold { .. }
-        | Request::Plugin { .. }
-        | Request::Backup { .. }
-        | Request::Restore { .. }
-        | Request::RemoveBackup { .. }
-        | Request::AcceptDatabase => course,
-    };
-    let rest = ending(fleet, &operation, course, harm);
-    let accept_timeout = fleet.policy.accept_timeout;
-    let Some(operation) = fleet.operation_mut(id) else { return };
-    // The current step keeps its effect on the nodes: what it had begun is undone by the steps that follow.
-    let keep =
-        usize::try_from(operation.cursor).unwrap_or(usize::MAX).saturating_add(1).min(operation.plan.len());
-    operation.plan.truncate(keep);
-    operation.plan.extend(rest);
-    operation.course = course;
-    operation.aborting.get_or_insert_with(|| why.to_owned());
-    operation.status = Status::Aborting;
-    if !harm && operation.granted.is_some() {
-        // Nothing exclusive is left to protect: bringing the service back does not wait for anybody.
-        operation.exclusive_until.get_or_insert(now.time);
-    }
-    let cursor = u32::try_from(keep).unwrap_or(u32::MAX);
-    enter(operation, cursor, now, accept_timeout);
-    journal.operation(id, EventKind::Aborting(why.to_owned()));
-}
-
-/// The plan is done: the lock is freed.
-fn finish(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut Journal) {
-    let Some(operation) = fleet.operation(id).cloned() else { return };
-    let runs = wanted(fleet, &operation);
-    for (name, node) in &mut fleet.nodes {
-        node.admitted = runs.get(name) == Some(&Run::Plain);
-        if operation.plan.iter().any(|step| concerns(step, name)) || operation.left_out.contains_key(name) {
-            node.returned = false;
-        }
-    }
-    let installed = matches!(operation.request, Request::Start { install: true, .. });
-    let status = match operation.aborting.clone() {
-        None => {
-            fleet.active |= installed;
-            if operation.solo.is_some() {
-                fleet.last_solo.clone_from(&operation.solo);
-            }
-            Status::Succeeded
-        }
-        Some(why) => {
-            if installed && fleet.database.is_none() || fleet.half_restored.is_some() {
-                fleet.desired = Desired::Stop;
-            }
-            Status::Aborted(why)
-        }
-    };
-    fleet.lock = Lock::Free;
-    close(fleet, id, status, now, journal);
-}
-
-fn concerns(step: &Step, name: &NodeId) -> bool {
-    match step {
-        Step::Serving { nodes, .. } | Step::Stopped { nodes } | Step::Reachable { nodes, .. } => {
-            nodes.contains(name)
-        }
-        _ => false,
-    }
-}
-
-/// Ends an operation and forgets the oldest ended ones.
-pub(crate) fn close(fleet: &mut Fleet, id: &OperationId, status: Status, now: Now, journal: &mut Journal) {
-    fleet.queue.retain(|queued| queued != id);
-    let text = match &status {
-        Status::Aborted(why) => format!("aborted: {why}"),
-        other => other.word().to_owned(),
-    };
-    if let Some(operation) = fleet.operation_mut(id) {
-        operation.exclusive_until = operation.exclusive_until.or(operation.granted.map(|_| now.time));
-        operation.status = status;
-        operation.ended = Some(now.time);
-    }
-    journal.operation(id, EventKind::Ended(text));
-    let mut surplus = fleet
-        .operations
-        .iter()
-        .filter(|operation| operation.status.ended())
-        .count()
-        .saturating_sub(HISTORY_MAX);
-    fleet.operations.retain(|operation| {
-        let drop = surplus > 0 && operation.status.ended();
-        surplus -= usize::from(drop);
-        !drop
-    });
 }

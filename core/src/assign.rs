@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::assignment::{Assignment, Proof, Run, Spec, Task, TaskKey, TaskPhase};
 use crate::ids::{Generation, NodeId};
-use crate::operation::{Bring, Operation, Step};
+use crate::operation::{Bring, Operation, Request, Step};
 use crate::rule::Rule;
 use crate::state::{Desired, Fleet};
+use crate::upgrade::holds;
 
 /// How every node is to run while `operation` has the lock: the state before it, changed by each of its steps up to
 /// and including the current one.
@@ -42,6 +43,7 @@ pub fn wanted(fleet: &Fleet, operation: &Operation) -> BTreeMap<NodeId, Run> {
             | Step::Released
             | Step::Task { .. }
             | Step::Proved { .. }
+            | Step::Approved
             | Step::HolderGone => {}
         }
     }
@@ -66,23 +68,34 @@ fn set(wanted: &mut BTreeMap<NodeId, Run>, nodes: &[NodeId], run: Run) {
 /// What every node must make true.
 pub fn assign(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
     let Some(operation) = fleet.current() else {
-        let spec = |run| Spec { run, task: None, proof: None };
+        let spec = |run| Spec { run, grace: fleet.policy.grace, ..Spec::default() };
         return at_rest(fleet).into_iter().map(|(name, run)| (name, spec(run))).collect();
     };
     let mut specs: BTreeMap<NodeId, Spec> = wanted(fleet, operation)
         .into_iter()
-        .map(|(name, run)| (name, Spec { run, task: None, proof: None }))
+        .map(|(name, run)| {
+            let target = match (&operation.request, run) {
+                (Request::Upgrade { to, .. }, Run::Migrate(_)) => Some(to.clone()),
+                _ => None,
+            };
+            let hold = holds(operation, &name);
+            (name, Spec { run, target, hold, grace: fleet.policy.grace, ..Spec::default() })
+        })
         .collect();
     match operation.step() {
-        Some(Step::Checked { node, task }) => {
-            ask(&mut specs, node, operation, task.clone(), TaskPhase::Check);
+        Some(Step::Checked { nodes, task }) => {
+            for node in nodes.iter().filter(|node| operation.takes_part(node)) {
+                ask(&mut specs, node, operation, task.clone(), TaskPhase::Check);
+            }
         }
-        Some(Step::Task { node, task }) => {
-            ask(&mut specs, node, operation, task.clone(), TaskPhase::Run);
+        Some(Step::Task { nodes, task }) => {
+            for node in nodes.iter().filter(|node| operation.takes_part(node)) {
+                ask(&mut specs, node, operation, task.clone(), TaskPhase::Run);
+            }
         }
         Some(Step::Proved { nodes, .. }) => {
             for (name, spec) in &mut specs {
-                if nodes.contains(name) && !operation.left_out.contains_key(name) {
+                if nodes.contains(name) && operation.takes_part(name) {
                     spec.proof = proof(operation);
                 }
             }
@@ -95,6 +108,7 @@ pub fn assign(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
             | Step::Released
             | Step::Serving { .. }
             | Step::Converted { .. }
+            | Step::Approved
             | Step::HolderGone,
         )
         | None => {}
@@ -116,6 +130,7 @@ fn ask(
         needs: call.needs,
         name: call.name,
         params: call.params,
+        checks: call.checks,
     });
 }
 

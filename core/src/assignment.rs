@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::Check;
 use crate::ids::{BootId, Generation, OperationId, Right, Token, Version};
+use crate::time::Millis;
 
 /// How the app runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -99,6 +101,9 @@ pub struct Task {
     pub name: String,
     /// Parameters by name; the agent validates them.
     pub params: BTreeMap<String, String>,
+    /// What a verification looks at.
+    #[serde(default)]
+    pub checks: Vec<Check>,
 }
 
 /// Most entries of a task's output.
@@ -141,6 +146,15 @@ pub struct Spec {
     /// A proof to bring.
     #[serde(default)]
     pub proof: Option<Proof>,
+    /// With the right to migrate: the version to which the database is upgraded; none for an install.
+    #[serde(default)]
+    pub target: Option<Version>,
+    /// Whether no traffic may be sent to the node, although it serves.
+    #[serde(default)]
+    pub hold: bool,
+    /// Time between SIGTERM and SIGKILL, where the fleet says something about it.
+    #[serde(default)]
+    pub grace: Option<Millis>,
 }
 
 /// A numbered spec. Agents refuse a lower generation than the one they have.

@@ -135,6 +135,19 @@ pub enum Command {
         /// Who asks.
         by: String,
     },
+    /// A person decides what an upgrade waits for.
+    Decide {
+        /// The fleet.
+        fleet: FleetId,
+        /// The operation.
+        operation: OperationId,
+        /// What is decided.
+        decision: Decision,
+        /// Who decides.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// A person takes the lock away from its holder.
     ForceRelease {
         /// The fleet.
@@ -145,6 +158,21 @@ pub enum Command {
         by: String,
         /// Why.
         reason: String,
+    },
+    /// A person changes the fleet's policy.
+    SetPolicy {
+        /// The fleet.
+        fleet: FleetId,
+        /// What it is to be.
+        policy: Policy,
+        /// The version that the person has seen; another one in between is not overwritten.
+        seen: u64,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// What is changed, for people: a line each.
+        changes: Vec<String>,
     },
     /// The leader found that a deadline has passed. Checked again when applied.
     Timer {
@@ -180,12 +208,33 @@ impl fmt::Display for Command {
             Command::Retry { fleet, operation, attempt, .. } => {
                 write!(f, "retry {fleet} {operation} after attempt {attempt}")
             }
+            Command::Decide { fleet, operation, decision, by, .. } => {
+                write!(f, "decide {fleet} {operation} {decision:?} by {by}")
+            }
             Command::ForceRelease { fleet, token, by, .. } => {
                 write!(f, "force release {fleet} token {token} by {by}")
+            }
+            Command::SetPolicy { fleet, seen, by, .. } => {
+                write!(f, "policy of {fleet} after version {seen} by {by}")
             }
             Command::Timer { fleet, timer } => write!(f, "timer {fleet} {timer:?}"),
         }
     }
+}
+
+/// What a person decides about an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// What was verified is good: go on.
+    Approve,
+    /// It is not: go back.
+    Reject,
+    /// Go back.
+    Rollback {
+        /// Whether what users may have written since the backup is given up.
+        lose_writes: bool,
+    },
 }
 
 /// Who an agent is and what it remembers.

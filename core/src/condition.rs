@@ -3,9 +3,11 @@
 use crate::assign::{proof, task_key};
 use crate::assignment::{AppState, Run, TaskPhase, TaskResult};
 use crate::ids::NodeId;
-use crate::operation::{Blocked, Bring, Operation, Step};
+use crate::operation::{Blocked, Bring, Operation, Request, Step};
+use crate::remember::output;
 use crate::rule::Rule;
 use crate::state::{Fleet, Node};
+use crate::upgrade::DIGEST;
 
 /// What the condition of a step says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +103,7 @@ pub fn standing(fleet: &Fleet, operation: &Operation) -> Option<(NodeId, String)
 /// The condition of the current step; `settled` says whether every node was heard since the last promotion.
 pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Condition {
     let Some(step) = operation.step() else { return Condition::Met };
-    let left = |name: &&NodeId| !operation.left_out.contains_key(*name);
+    let left = |name: &&NodeId| operation.takes_part(name);
     match step {
         Step::Reachable { nodes, absent_ok } => {
             let began = operation.began.unwrap_or_default();
@@ -112,7 +114,7 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
                 })
             };
             let missing: Vec<&NodeId> = nodes.iter().filter(left).filter(|name| !reached(name)).collect();
-            if missing.is_empty() && nodes.iter().any(|name| !operation.left_out.contains_key(name)) {
+            if missing.is_empty() && nodes.iter().any(|name| operation.takes_part(name)) {
                 // Whoever would block the grant is named before anything is stopped for it.
                 return match stranger(fleet).filter(|_| operation.plan.contains(&Step::Granted)) {
                     Some((node, what)) => Condition::Stuck(Blocked::Breach(node, what)),
@@ -121,11 +123,7 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
             }
             waiting(operation, &missing, "its agent to answer", !absent_ok)
         }
-        Step::Checked { node, .. } => match result(fleet, operation, node, TaskPhase::Check) {
-            Some(TaskResult::Done) => Condition::Met,
-            Some(TaskResult::Failed(why)) => Condition::Hopeless(why),
-            Some(TaskResult::Interrupted) | None => waiting(operation, &[node], "the task's check", true),
-        },
+        Step::Checked { nodes, .. } => checked(fleet, operation, nodes),
         Step::Empty { node } => match fleet.nodes.get(node).and_then(|node| node.observed.as_ref()) {
             Some(seen) if seen.applied >= operation.began.unwrap_or_default() => match &seen.database {
                 Some(database) if database.empty => Condition::Met,
@@ -163,12 +161,7 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
             Some(holder) if holder.accepted => Condition::Wait(vec![wait(None, "the holder's work to end")]),
             _ => Condition::Wait(vec![wait(None, "the holder to accept the grant")]),
         },
-        Step::Task { node, .. } => match result(fleet, operation, node, TaskPhase::Run) {
-            Some(TaskResult::Done) => Condition::Met,
-            Some(TaskResult::Failed(why)) => Condition::Stuck(Blocked::TaskFailed(node.clone(), why)),
-            Some(TaskResult::Interrupted) => Condition::Again,
-            None => waiting(operation, &[node], "the task", true),
-        },
+        Step::Task { nodes, .. } => task(fleet, operation, nodes),
         Step::Serving { nodes, bring } => serving(fleet, operation, nodes, *bring, settled),
         Step::Converted { node } => {
             let found = fleet.nodes.get(node);
@@ -195,6 +188,11 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
             }
             waiting(operation, &missing, "a proof of what is loaded", true)
         }
+        Step::Approved => match operation.approved {
+            Some(true) => Condition::Met,
+            // Refused: the operation turns back, see `advance`.
+            Some(false) | None => Condition::Stuck(Blocked::Approval),
+        },
         Step::HolderGone => {
             let running: Vec<&NodeId> = fleet
                 .nodes
@@ -211,8 +209,54 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
     }
 }
 
+fn checked(fleet: &Fleet, operation: &Operation, nodes: &[NodeId]) -> Condition {
+    let mut missing = Vec::new();
+    for node in nodes.iter().filter(|node| operation.takes_part(node)) {
+        match result(fleet, operation, node, TaskPhase::Check) {
+            Some(TaskResult::Done) => {}
+            Some(TaskResult::Failed(why)) if nodes.len() == 1 => return Condition::Hopeless(why),
+            Some(TaskResult::Failed(why)) => return Condition::Hopeless(format!("{node}: {why}")),
+            Some(TaskResult::Interrupted) | None => missing.push(node),
+        }
+    }
+    if !missing.is_empty() {
+        return waiting(operation, &missing, "the task's check", true);
+    }
+    differ(fleet, nodes).map_or(Condition::Met, Condition::Hopeless)
+}
+
+/// In which way what nodes say of the same version of the code differs.
+fn differ(fleet: &Fleet, nodes: &[NodeId]) -> Option<String> {
+    let found = nodes.iter().filter_map(|node| Some((node, output(fleet, node)?.get(DIGEST)?)));
+    let found: Vec<(&NodeId, &String)> = found.collect();
+    let (first, digest) = found.first()?;
+    let (other, different) = found.iter().find(|(_, other)| other != digest)?;
+    Some(format!(
+        "{first} and {other} do not have the same files for that version ({digest}, {different}): fetch it anew on one of them"
+    ))
+}
+
+/// A task of several nodes has ended when it has ended on each of them: only then is it known that nothing of it runs.
+fn task(fleet: &Fleet, operation: &Operation, nodes: &[NodeId]) -> Condition {
+    let (mut missing, mut failed, mut interrupted) = (Vec::new(), None, false);
+    for node in nodes.iter().filter(|node| operation.takes_part(node)) {
+        match result(fleet, operation, node, TaskPhase::Run) {
+            Some(TaskResult::Done) => {}
+            Some(TaskResult::Failed(why)) => failed = failed.or(Some((node, why))),
+            Some(TaskResult::Interrupted) => interrupted = true,
+            None => missing.push(node),
+        }
+    }
+    match (missing.as_slice(), failed, interrupted) {
+        ([], Some((node, why)), _) => Condition::Stuck(Blocked::TaskFailed(node.clone(), why)),
+        ([], None, true) => Condition::Again,
+        ([], None, false) => Condition::Met,
+        (missing, ..) => waiting(operation, missing, "the task", true),
+    }
+}
+
 fn serving(fleet: &Fleet, operation: &Operation, nodes: &[NodeId], bring: Bring, settled: bool) -> Condition {
-    let nodes: Vec<&NodeId> = nodes.iter().filter(|name| !operation.left_out.contains_key(*name)).collect();
+    let nodes: Vec<&NodeId> = nodes.iter().filter(|name| operation.takes_part(name)).collect();
     if bring == Bring::Migrate && operation.right.is_none() && !settled {
         return Condition::Wait(vec![wait(None, "every agent to be heard by the new leader")]);
     }
@@ -225,6 +269,7 @@ fn serving(fleet: &Fleet, operation: &Operation, nodes: &[NodeId], bring: Bring,
             .nodes
             .get(*name)
             .is_some_and(|node| node.acknowledged() && (is_serving(node) || !Rule::FirstServes.holds()))
+            && (bring == Bring::Plain || upgraded(fleet, operation, name))
     };
     let missing: Vec<&NodeId> = nodes.into_iter().filter(|name| !ready(name)).collect();
     if missing.is_empty() {
@@ -236,6 +281,16 @@ fn serving(fleet: &Fleet, operation: &Operation, nodes: &[NodeId], bring: Bring,
         }
     }
     waiting(operation, &missing, "the app to serve", true)
+}
+
+/// Whether a node that was to upgrade says that code and database have the wanted version.
+fn upgraded(fleet: &Fleet, operation: &Operation, name: &NodeId) -> bool {
+    let Request::Upgrade { to, .. } = &operation.request else { return true };
+    let seen = fleet.nodes.get(name).and_then(|node| node.observed.as_ref());
+    seen.is_some_and(|seen| {
+        let database = seen.database.as_ref().and_then(|database| database.version.as_ref());
+        seen.code.as_ref() == Some(to) && database == Some(to)
+    })
 }
 
 fn is_serving(node: &Node) -> bool {

@@ -127,7 +127,7 @@ fn of_current(
     let waits_for_grant = operation.granted.is_none() && operation.plan.contains(&Step::Granted);
     let forward =
         matches!(operation.status, Status::Running | Status::Blocked(_)) && operation.aborting.is_none();
-    if waits_for_grant && forward && operation.grant_by.is_some_and(|by| by <= now) {
+    if waits_for_grant && forward && !checks(operation) && operation.grant_by.is_some_and(|by| by <= now) {
         timers.push(Timer::Grant(name.clone()));
     }
     if let (Some(Step::Released), Some(holder), Some(token)) =
@@ -175,6 +175,11 @@ fn of_current(
     }
 }
 
+/// Whether it looks at what could be done, or copies ahead: that has a limit of its own, and nothing waits for it.
+pub(crate) fn checks(operation: &Operation) -> bool {
+    matches!(operation.step(), Some(Step::Checked { .. })) && !operation.overdue
+}
+
 /// How long an attempt of the current step may take; `None` where only the grant's own deadline counts.
 pub(crate) fn step_limit(fleet: &Fleet, operation: &Operation) -> Option<Millis> {
     match operation.step()? {
@@ -182,11 +187,16 @@ pub(crate) fn step_limit(fleet: &Fleet, operation: &Operation) -> Option<Millis>
         Step::Serving { .. } | Step::Converted { .. } | Step::Proved { .. } => {
             Some(fleet.policy.start_timeout)
         }
-        Step::Task { task, .. } if task.needs != Needs::Serving => Some(fleet.policy.backup_timeout),
-        Step::Task { .. } | Step::Checked { .. } => Some(fleet.policy.task_timeout),
-        Step::Reachable { .. } | Step::Empty { .. } | Step::Granted | Step::Released | Step::HolderGone => {
-            None
+        Step::Task { task, .. } | Step::Checked { task, .. } if task.needs != Needs::Serving => {
+            Some(fleet.policy.backup_timeout)
         }
+        Step::Task { .. } | Step::Checked { .. } => Some(fleet.policy.task_timeout),
+        Step::Reachable { .. }
+        | Step::Empty { .. }
+        | Step::Granted
+        | Step::Released
+        | Step::Approved
+        | Step::HolderGone => None,
     }
 }
 

@@ -74,6 +74,12 @@ pub enum EventKind {
     Ended(String),
     /// The database changed its identity or version.
     Database(String),
+    /// From here on users may write to what an upgrade made.
+    Exposed,
+    /// A person decided what an upgrade waited for.
+    Decided(String),
+    /// The fleet's policy was changed.
+    Policy(String),
     /// A backup was made or removed.
     Backup(String),
 }
@@ -108,6 +114,9 @@ impl fmt::Display for EventKind {
             EventKind::ForceReleased { by, reason } => write!(f, "lock taken away by {by}: {reason}"),
             EventKind::Ended(how) => write!(f, "ended: {how}"),
             EventKind::Database(what) => write!(f, "database {what}"),
+            EventKind::Exposed => f.write_str("users may write from here on"),
+            EventKind::Decided(what) => f.write_str(what),
+            EventKind::Policy(what) => write!(f, "policy changed: {what}"),
             EventKind::Backup(what) => write!(f, "backup {what}"),
         }
     }

@@ -7,6 +7,7 @@ use crate::ids::NodeId;
 use crate::operation::{Bring, Course, HoldMode, Operation, PluginChange, Request, Step, TaskCall};
 use crate::rule::Rule;
 use crate::state::{Desired, Fleet};
+use crate::upgrade;
 
 /// The node that runs alone, or starts first: the one that was asked for, else the caller's own host, else the last
 /// one that served as such, else one that serves, else the first by name.
@@ -36,7 +37,11 @@ pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<N
     }
     let needs_run = matches!(
         operation.request,
-        Request::Hold { mode: HoldMode::Solo, .. } | Request::Plugin { .. } | Request::Backup { .. }
+        Request::Hold { mode: HoldMode::Solo, .. }
+            | Request::Plugin { .. }
+            | Request::Backup { .. }
+            | Request::Upgrade { .. }
+            | Request::Verify
     );
     if needs_run && fleet.desired == Desired::Stop {
         return Err(
@@ -93,30 +98,18 @@ pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<N
         }
         Request::Backup { on } => {
             let solo = choose_solo(fleet, on.as_ref(), host).ok_or("the fleet has no node")?;
-            let keep = fleet.policy.keep_backups.max(1).to_string();
-            let task = backup_task("backup", operation.id.as_str(), Needs::Nothing, [("keep", keep)]);
+            let task = upgrade::backup(&fleet.policy, operation);
             let mut steps = take_down(&all, &solo, Some(task.clone()));
-            steps.push(Step::Task { node: solo.clone(), task });
+            steps.push(Step::Task { nodes: vec![solo.clone()], task });
             steps.push(Step::Serving { nodes: vec![solo.clone()], bring: Bring::Plain });
             steps.extend(bring_others(&all, &solo, parallel));
             Ok((steps, Some(solo)))
         }
-        Request::Restore { backup } => {
-            let known = fleet.backups.get(backup);
-            let node = known.map(|known| known.node.clone()).ok_or("the backup does not exist any more")?;
-            let task = backup_task("restore", backup.as_str(), Needs::Stopped, []);
-            let mut steps = vec![
-                Step::Reachable { nodes: all.clone(), absent_ok: false },
-                Step::Checked { node: node.clone(), task: task.clone() },
-                Step::Stopped { nodes: all.clone() },
-                Step::Granted,
-                Step::Task { node: node.clone(), task },
-            ];
-            if fleet.desired == Desired::Run {
-                steps.push(Step::Serving { nodes: vec![node.clone()], bring: Bring::Plain });
-                steps.extend(bring_others(&all, &node, parallel));
-            }
-            Ok((steps, Some(node)))
+        Request::Restore { backup, code } => {
+            let known = fleet.backups.get(backup).ok_or("the backup does not exist any more")?;
+            let version = known.version.as_ref().filter(|_| *code);
+            let node = known.node.clone();
+            Ok((upgrade::restore(fleet, &all, &node, backup, version), Some(node)))
         }
         Request::RemoveBackup { backup } if fleet.half_restored.as_ref() == Some(backup) => {
             Err(format!("the restore of {backup} has not ended: it is still needed"))
@@ -124,30 +117,37 @@ pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<N
         Request::RemoveBackup { backup } => {
             let known = fleet.backups.get(backup);
             let node = known.map(|known| known.node.clone()).ok_or("the backup does not exist any more")?;
-            let task = backup_task("backup-remove", backup.as_str(), Needs::Nothing, []);
+            let task = TaskCall {
+                name: "backup-remove".to_owned(),
+                needs: Needs::Nothing,
+                params: BTreeMap::from([("backup".to_owned(), backup.as_str().to_owned())]),
+                checks: Vec::new(),
+            };
             let steps = vec![
                 Step::Reachable { nodes: vec![node.clone()], absent_ok: false },
-                Step::Task { node, task },
+                Step::Task { nodes: vec![node], task },
             ];
             Ok((steps, None))
         }
         Request::AcceptDatabase => Ok((Vec::new(), None)),
+        Request::Upgrade { to, on, approve, .. } => {
+            let solo = choose_solo(fleet, on.as_ref(), host).ok_or("the fleet has no node")?;
+            let version = fleet.database.as_ref().and_then(|database| database.version.as_ref());
+            if version == Some(to) {
+                return Ok((upgrade::catch_up(fleet, to), None));
+            }
+            Ok((upgrade::steps(fleet, operation, &all, &solo, to, *approve), Some(solo)))
+        }
+        Request::Prepare { to } => Ok((upgrade::prepare(&all, to), None)),
+        Request::Verify => {
+            let steps = upgrade::verify(fleet).ok_or("no node of the fleet should run at this moment")?;
+            Ok((steps, None))
+        }
         Request::Plugin { change, plugin, on } => {
             let solo = choose_solo(fleet, on.as_ref(), host).ok_or("the fleet has no node")?;
             Ok((plugin_steps(&all, &solo, *change, plugin, parallel), Some(solo)))
         }
     }
-}
-
-fn backup_task<const N: usize>(
-    name: &str,
-    backup: &str,
-    needs: Needs,
-    more: [(&str, String); N],
-) -> TaskCall {
-    let mut params = BTreeMap::from([("backup".to_owned(), backup.to_owned())]);
-    params.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
-    TaskCall { name: name.to_owned(), needs, params }
 }
 
 fn plugin_steps(
@@ -158,7 +158,7 @@ fn plugin_steps(
     parallel: u32,
 ) -> Vec<Step> {
     let params = BTreeMap::from([("plugin".to_owned(), plugin.to_owned())]);
-    let task = TaskCall { name: change.task().to_owned(), needs: Needs::Serving, params };
+    let task = TaskCall { name: change.task().to_owned(), needs: Needs::Serving, params, checks: Vec::new() };
     let proved = |nodes: Vec<NodeId>, restarted| Step::Proved {
         nodes,
         plugin: plugin.to_owned(),
@@ -166,7 +166,7 @@ fn plugin_steps(
         restarted,
     };
     let mut steps = take_down(all, solo, Some(task.clone()));
-    steps.push(Step::Task { node: solo.clone(), task });
+    steps.push(Step::Task { nodes: vec![solo.clone()], task });
     steps.push(Step::Serving { nodes: vec![solo.clone()], bring: Bring::Plain });
     steps.push(proved(vec![solo.clone()], false));
     steps.extend(bring_others(all, solo, parallel));
@@ -185,7 +185,7 @@ fn take_down(all: &[NodeId], solo: &NodeId, task: Option<TaskCall>) -> Vec<Step>
         Step::Reachable { nodes: all.to_vec(), absent_ok: false },
         Step::Serving { nodes: vec![solo.clone()], bring: Bring::Plain },
     ];
-    steps.extend(task.map(|task| Step::Checked { node: solo.clone(), task }));
+    steps.extend(task.map(|task| Step::Checked { nodes: vec![solo.clone()], task }));
     if !others.is_empty() {
         steps.push(Step::Stopped { nodes: others });
     }
@@ -216,8 +216,7 @@ pub fn order_start(fleet: &Fleet, operation: &Operation) -> Vec<Step> {
             .any(|step| matches!(step, Step::Serving { nodes, .. } if nodes.contains(name)))
     };
     let runs = |name: &&NodeId| started(name) || fleet.nodes.get(*name).is_some_and(|node| node.admitted);
-    let there: Vec<NodeId> =
-        fleet.nodes.keys().filter(|node| !operation.left_out.contains_key(*node)).cloned().collect();
+    let there: Vec<NodeId> = fleet.nodes.keys().filter(|node| operation.takes_part(node)).cloned().collect();
     let running: Vec<NodeId> = there.iter().filter(runs).cloned().collect();
     let mut parked: Vec<NodeId> = there.iter().filter(|name| !runs(name)).cloned().collect();
     let mut steps = Vec::new();
@@ -246,6 +245,7 @@ pub fn ending(fleet: &Fleet, operation: &Operation, course: Course, harm: bool) 
     }
     match course {
         Course::Forward => {}
+        Course::Rollback => steps.extend(upgrade::back(fleet, operation)),
         Course::Settle => steps.push(Step::Stopped { nodes: unsettled(fleet, operation) }),
         Course::Restore => {
             let solo = operation.solo.clone();

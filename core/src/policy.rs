@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::{CHECKS_MAX, Check};
 use crate::time::Millis;
 
 /// A fleet's timeouts. All lengths are in milliseconds of the state's time.
@@ -32,8 +33,51 @@ pub struct Policy {
     pub backup_timeout: Millis,
     /// How many backups are kept; older ones are removed once a newer one was made and checked.
     pub keep_backups: u32,
+    /// How users reach the fleet.
+    pub traffic: Traffic,
+    /// How long a node's app has between SIGTERM and SIGKILL; where a node's own configuration says something else, that
+    /// counts.
+    pub grace: Option<Millis>,
+    /// What backups do with uploaded files; where it says nothing, each node's own configuration counts.
+    pub uploads: Option<Uploads>,
+    /// What must be true of a node before users come back to it.
+    pub checks: Vec<Check>,
     /// How many nodes start at the same time once the first one serves.
     pub max_parallel: u32,
+}
+
+/// What a backup does with uploaded files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Uploads {
+    /// It leaves them out.
+    Skip,
+    /// It copies them before anything is stopped, and what has changed since then in the outage.
+    Presync,
+    /// It copies them in the outage.
+    Include,
+}
+
+impl Uploads {
+    /// One word for programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Uploads::Skip => "skip",
+            Uploads::Presync => "presync",
+            Uploads::Include => "include",
+        }
+    }
+}
+
+/// How users reach a fleet's apps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Traffic {
+    /// Nothing keeps them from an app that listens.
+    #[default]
+    Direct,
+    /// A load balancer asks the agents' `/ready`, and sends nobody where that is not 200.
+    Ready,
 }
 
 impl Default for Policy {
@@ -51,11 +95,71 @@ impl Default for Policy {
             task_timeout: Millis::from_secs(600),
             backup_timeout: Millis::from_secs(4 * 3600),
             keep_backups: 7,
+            traffic: Traffic::Direct,
+            grace: None,
+            uploads: None,
+            checks: Vec::new(),
             max_parallel: 1,
         }
     }
 }
 
+impl Policy {
+    /// What is wrong with it, for people.
+    pub fn problem(&self) -> Option<String> {
+        let second = Millis::from_secs(1);
+        let lengths = [
+            ("contact_timeout", self.contact_timeout),
+            ("pre_grant_timeout", self.pre_grant_timeout),
+            ("confirm_timeout", self.confirm_timeout),
+            ("accept_timeout", self.accept_timeout),
+            ("lease", self.lease),
+            ("gather_timeout", self.gather_timeout),
+            ("start_timeout", self.start_timeout),
+            ("stop_timeout", self.stop_timeout),
+            ("task_timeout", self.task_timeout),
+            ("backup_timeout", self.backup_timeout),
+            ("grace", self.grace.unwrap_or(second)),
+        ];
+        if let Some((key, _)) = lengths.iter().find(|(_, length)| *length < second) {
+            return Some(format!("{key} is shorter than a second"));
+        }
+        if let Some((key, _)) = lengths.iter().find(|(_, length)| *length > LENGTH_MAX) {
+            return Some(format!("{key} is longer than a week"));
+        }
+        if self.max_parallel == 0 {
+            return Some("max_parallel is 0: use 1 or more".into());
+        }
+        if self.keep_backups == 0 {
+            return Some(
+                "keep_backups is 0: the last backup is never removed by itself, use 1 or more".into(),
+            );
+        }
+        if self.checks.len() > CHECKS_MAX {
+            return Some(format!("there are {} checks, and {CHECKS_MAX} are the most", self.checks.len()));
+        }
+        let mut names: Vec<&str> = self.checks.iter().map(|check| check.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Some(format!("two checks have the name \"{}\"", pair[0]));
+        }
+        if let Some(problem) = self.checks.iter().find_map(Check::problem) {
+            return Some(problem);
+        }
+        let longest: u64 =
+            self.checks.iter().map(|check| (check.timeout.0 + 1000) * u64::from(check.tries)).sum();
+        (longest > self.task_timeout.0).then(|| {
+            format!(
+                "task_timeout is {}, and with all their tries the checks may take {}",
+                self.task_timeout,
+                Millis(longest)
+            )
+        })
+    }
+}
+
+/// Longest of the lengths above.
+const LENGTH_MAX: Millis = Millis::from_secs(7 * 24 * 3600);
 /// Most nodes of a fleet: NocoBase's worker ids end at 31.
 pub const NODES_MAX: usize = 32;
 /// Most fleets of one set of coordinators; bounds what anyone who can reach a coordinator can make it remember.

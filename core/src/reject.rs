@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BackupId, FleetId, MachineId, NodeId, OperationId, Token};
+use crate::ids::{BackupId, FleetId, MachineId, NodeId, OperationId, Token, Version};
 
 /// Why a command was refused. The text says what is wrong; [`Rejection::hint`] says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -55,6 +55,40 @@ pub enum Rejection {
     /// Soloist's own work may still run.
     #[error("the task of operation \"{operation}\" may still run")]
     TaskRuns {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// The version is older than what runs.
+    #[error("fleet \"{fleet}\" has version {version}, and {to} is older")]
+    Downgrade {
+        /// The fleet.
+        fleet: FleetId,
+        /// What it has.
+        version: Version,
+        /// What was asked for.
+        to: Version,
+    },
+    /// Going back would lose what users may have written.
+    #[error("users may have written since the backup of operation \"{operation}\"")]
+    WritesAtStake {
+        /// The operation.
+        operation: OperationId,
+        /// Since when they could, milliseconds since 1970.
+        since_wall_ms: u64,
+    },
+    /// The policy was changed by somebody else meanwhile.
+    #[error("the policy of fleet \"{fleet}\" has version {version} by now, and you saw version {seen}")]
+    PolicyMoved {
+        /// The fleet.
+        fleet: FleetId,
+        /// Its version.
+        version: u64,
+        /// What the client saw.
+        seen: u64,
+    },
+    /// Nothing waits for a decision.
+    #[error("operation \"{operation}\" does not wait for that")]
+    NotAsked {
         /// The operation.
         operation: OperationId,
     },
@@ -199,6 +233,10 @@ impl Rejection {
             Rejection::UnknownBackup { .. } => "unknown_backup",
             Rejection::RestoreUnfinished { .. } => "restore_unfinished",
             Rejection::TaskRuns { .. } => "task_runs",
+            Rejection::Downgrade { .. } => "downgrade",
+            Rejection::WritesAtStake { .. } => "writes_at_stake",
+            Rejection::PolicyMoved { .. } => "policy_moved",
+            Rejection::NotAsked { .. } => "not_asked",
             Rejection::IdInUse { .. } => "id_in_use",
             Rejection::Full { .. } => "full",
             Rejection::NotActive { .. } => "not_active",
@@ -239,11 +277,21 @@ impl Rejection {
                 format!("the backups: {names}; see soloist backup list")
             }
             Rejection::RestoreUnfinished { backup, .. } => format!(
-                "restore it again: soloist restore {backup}; or mend the database by hand, then: soloist restore --accept-database"
+                "restore it again: soloist restore {backup} (soloist rollback {backup} if the code is to go back with it); or mend \
+                 the database by hand, then: soloist restore --accept-database"
             ),
             Rejection::TaskRuns { .. } => {
-                "it cannot be taken over; ask for its end with: soloist operation abort".into()
+                "wait until it has ended; an operation that goes forward ends after it with: soloist operation abort".into()
             }
+            Rejection::Downgrade { to, .. } => format!(
+                "NocoBase cannot take a database back: bring back a backup of {to} together with its code, with: soloist rollback"
+            ),
+            Rejection::WritesAtStake { operation, .. } => format!(
+                "mend what is wrong and go on: soloist operation retry {operation}; or give those writes up: soloist operation \
+                 rollback {operation} --lose-writes"
+            ),
+            Rejection::PolicyMoved { .. } => "look at the difference again: soloist fleet apply FILE".into(),
+            Rejection::NotAsked { operation } => format!("see soloist operation show {operation}"),
             Rejection::IdInUse { .. } => "choose a new id".into(),
             Rejection::Full { .. } => "wait until some have ended, or abort what is not needed".into(),
             Rejection::NotActive { .. } => {

@@ -7,33 +7,29 @@ use crate::assignment::{OUTPUT_MAX, OUTPUT_TEXT_MAX};
 use crate::event::EventKind;
 use crate::ids::{BackupId, NodeId, OperationId, Version};
 use crate::journal::Journal;
-use crate::operation::Request;
-use crate::policy::BACKUPS_MAX;
+use crate::operation::{Step, TaskCall};
+use crate::policy::{BACKUPS_MAX, TEXT_MAX};
 use crate::state::{Backup, DatabaseRecord, Fleet};
+use crate::upgrade::VERIFY;
 
 /// A task on backups is done: what its agent says of them.
 pub(crate) fn remember_backups(
     fleet: &mut Fleet,
     id: &OperationId,
     node: &NodeId,
+    task: &TaskCall,
     now: Now,
     journal: &mut Journal,
 ) {
-    let Some(operation) = fleet.operation(id) else { return };
-    let request = operation.request.clone();
-    let clip = |text: &str| text.chars().take(OUTPUT_TEXT_MAX).collect::<String>();
-    let found = output(fleet, node).into_iter().flatten().take(OUTPUT_MAX);
-    let mut facts: BTreeMap<String, String> = found.map(|(name, value)| (clip(name), clip(value))).collect();
-    match request {
-        Request::Backup { .. } => {
-            let Ok(backup) = BackupId::new(id.as_str()) else { return };
-            let gone = facts.remove("removed").unwrap_or_default();
-            let version = facts.remove("version").map(Version);
-            let size = facts.get("size").map_or("made", String::as_str);
+    let named = task.params.get("backup").and_then(|name| BackupId::new(name.as_str()).ok());
+    let Some(backup) = named else { return };
+    match task.name.as_str() {
+        "backup" => {
+            let made = made(fleet, node, now);
+            let size = made.0.facts.get("size").map_or("made", String::as_str);
             journal.operation(id, EventKind::Backup(format!("{backup} on {node}: {size}")));
-            let made = Backup { node: node.clone(), wall_ms: now.wall_ms, version, facts };
-            fleet.backups.insert(backup, made);
-            for name in gone.split(',').filter_map(|name| BackupId::new(name).ok()) {
+            fleet.backups.insert(backup, made.0);
+            for name in made.1 {
                 // An agent removes only its own.
                 if fleet.backups.get(&name).is_some_and(|backup| backup.node == *node) {
                     fleet.backups.remove(&name);
@@ -45,20 +41,39 @@ pub(crate) fn remember_backups(
                 fleet.backups.remove(&oldest);
             }
         }
-        Request::RemoveBackup { backup } => {
+        "backup-remove" => {
             fleet.backups.remove(&backup);
             journal.operation(id, EventKind::Backup(format!("{backup} on {node}: removed")));
         }
-        Request::Restore { backup } => {
+        "restore" => {
             fleet.half_restored = None;
             journal.operation(id, EventKind::Backup(format!("{backup} on {node}: restored")));
         }
-        Request::Start { .. }
-        | Request::Stop
-        | Request::Hold { .. }
-        | Request::Plugin { .. }
-        | Request::AcceptDatabase => {}
+        _ => {}
     }
+}
+
+/// The backup that a node has just made, and those that it removed for it.
+fn made(fleet: &Fleet, node: &NodeId, now: Now) -> (Backup, Vec<BackupId>) {
+    let clip = |text: &str| text.chars().take(OUTPUT_TEXT_MAX).collect::<String>();
+    let found = output(fleet, node).into_iter().flatten().take(OUTPUT_MAX);
+    let mut facts: BTreeMap<String, String> = found.map(|(name, value)| (clip(name), clip(value))).collect();
+    let gone = facts.remove("removed").unwrap_or_default();
+    let version = facts.remove("version").map(Version);
+    let gone = gone.split(',').filter_map(|name| BackupId::new(name).ok()).collect();
+    (Backup { node: node.clone(), wall_ms: now.wall_ms, version, facts }, gone)
+}
+
+/// What a step that verifies nodes found on each of them, for people.
+pub(crate) fn verified(fleet: &Fleet, step: &Step) -> BTreeMap<NodeId, String> {
+    let (Step::Task { nodes, task } | Step::Checked { nodes, task }) = step else { return BTreeMap::new() };
+    let text = |node: &NodeId| {
+        let found = output(fleet, node)?.iter().take(OUTPUT_MAX);
+        let found: Vec<String> = found.map(|(name, what)| format!("{name}: {what}")).collect();
+        let text: String = found.join("; ").chars().take(TEXT_MAX).collect();
+        (!text.is_empty()).then(|| (node.clone(), text))
+    };
+    nodes.iter().filter(|_| task.name == VERIFY).filter_map(text).collect()
 }
 
 /// What a node's last task found or made.

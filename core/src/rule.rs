@@ -31,6 +31,8 @@ pub enum Rule {
     SessionBlocks,
     /// A restore that is ended in the middle leaves everything stopped.
     HalfRestoreStops,
+    /// An upgrade goes back by itself only while no user can have written since its backup.
+    WritesAreKept,
     /// The first node serves before the second starts.
     FirstServes,
     /// Time is the leader's elapsed time, never a wall clock.
@@ -41,7 +43,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tests that walk them all.
-    pub const ALL: [Rule; 17] = [
+    pub const ALL: [Rule; 18] = [
         Rule::CrashIsNoEvidence,
         Rule::EvidenceIsWithdrawn,
         Rule::ReportsInOrder,
@@ -56,6 +58,7 @@ impl Rule {
         Rule::ForeignBlocks,
         Rule::SessionBlocks,
         Rule::HalfRestoreStops,
+        Rule::WritesAreKept,
         Rule::FirstServes,
         Rule::ElapsedTime,
         Rule::PromoteExtends,

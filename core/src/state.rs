@@ -100,8 +100,11 @@ impl Lock {
 /// The nodes that share one database and one storage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Fleet {
-    /// Timeouts.
+    /// What people want of it: timeouts, checks and the like.
     pub policy: Policy,
+    /// How often that was changed.
+    #[serde(default)]
+    pub policy_version: u64,
     /// Whether an operator has started it once: before that nothing is sequenced by itself.
     pub active: bool,
     /// Whether it should run.

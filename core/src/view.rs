@@ -10,6 +10,8 @@ use crate::condition::{Condition, Wait, condition};
 use crate::due::Contact;
 use crate::ids::{FleetId, MachineId, NodeId, OperationId, Token};
 use crate::operation::{Blocked, Operation, Request, Status};
+use crate::outage::{expected, parts};
+use crate::policy::Traffic;
 use crate::state::{DatabaseRecord, Desired, Fleet, Lock, Node, State};
 use crate::time::{Millis, Time};
 
@@ -24,6 +26,8 @@ pub struct FleetView {
     pub desired: Desired,
     /// Its database.
     pub database: Option<DatabaseRecord>,
+    /// How often its policy was changed.
+    pub policy_version: u64,
     /// The state's time at which this was true.
     pub now: Time,
     /// Who holds the lock.
@@ -89,10 +93,27 @@ pub struct NodeView {
 pub struct StepView {
     /// The step in words.
     pub step: String,
-    /// `done`, `now` or `ahead`.
+    /// `done`, `left` (the operation took another way), `now` or `ahead`.
     pub state: String,
     /// How long it took, or has taken so far.
     pub took: Option<Millis>,
+    /// How long steps of its kind took in this fleet; `None` if there was none.
+    pub expected: Option<Millis>,
+    /// What each node found, if the step verified them.
+    pub found: BTreeMap<NodeId, String>,
+}
+
+/// The time in which no node was there for users.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutageView {
+    /// How long it was, or is so far.
+    pub took: Millis,
+    /// Whether it is over.
+    pub over: bool,
+    /// On what it went: steps with their shares, which add up to it.
+    pub parts: Vec<(String, Millis)>,
+    /// What users saw meanwhile, for people.
+    pub users_saw: String,
 }
 
 /// An operation as people see it.
@@ -118,6 +139,10 @@ pub struct OperationView {
     pub waits: Vec<Wait>,
     /// Its steps.
     pub steps: Vec<StepView>,
+    /// The outage that it made, if it stopped all nodes.
+    pub outage: Option<OutageView>,
+    /// Since when users may have written to what an upgrade made, milliseconds since 1970.
+    pub writes_since_wall_ms: Option<u64>,
     /// Number of the current attempt.
     pub attempt: u32,
     /// The token of its lock.
@@ -148,6 +173,7 @@ pub fn view(state: &State, id: &FleetId, contact: &Contact) -> Option<FleetView>
         active: fleet.active,
         desired: fleet.desired,
         database: fleet.database.clone(),
+        policy_version: fleet.policy_version,
         now: state.now,
         lock: lock_view(state, fleet),
         nodes,
@@ -241,7 +267,7 @@ pub fn operation_view(state: &State, fleet: &Fleet, operation: &Operation) -> Op
         status: operation.status.word().into(),
         detail: match &operation.status {
             Status::Blocked(blocked) => blocked.to_string(),
-            Status::Aborted(why) => why.clone(),
+            Status::Aborted(why) | Status::RolledBack(why) => why.clone(),
             Status::Aborting => operation.aborting.clone().unwrap_or_default(),
             Status::Queued => "waits for the lock".into(),
             Status::Confirming(_) => "waits for its client to confirm".into(),
@@ -254,7 +280,9 @@ pub fn operation_view(state: &State, fleet: &Fleet, operation: &Operation) -> Op
         },
         choices: choices(operation),
         waits,
-        steps: steps(state, operation),
+        steps: steps(state, fleet, operation),
+        outage: outage(state, fleet, operation),
+        writes_since_wall_ms: operation.exposed_wall_ms,
         attempt: operation.attempt,
         token: operation.token,
         solo: operation.solo.clone(),
@@ -267,14 +295,33 @@ pub fn operation_view(state: &State, fleet: &Fleet, operation: &Operation) -> Op
     }
 }
 
-fn steps(state: &State, operation: &Operation) -> Vec<StepView> {
+fn outage(state: &State, fleet: &Fleet, operation: &Operation) -> Option<OutageView> {
+    let down = operation.down?;
+    let until = operation.up.or(operation.ended).unwrap_or(state.now);
+    let users_saw = match fleet.policy.traffic {
+        Traffic::Direct => {
+            "nothing answered: there is no load balancer that Soloist knows of, so connections were refused"
+        }
+        Traffic::Ready => "the load balancer found no node to send them to",
+    };
+    Some(OutageView {
+        took: until.since(down),
+        over: operation.up.is_some() || operation.ended.is_some(),
+        parts: parts(operation, state.now),
+        users_saw: users_saw.into(),
+    })
+}
+
+fn steps(state: &State, fleet: &Fleet, operation: &Operation) -> Vec<StepView> {
     let mut steps: Vec<StepView> = operation
         .records
         .iter()
         .map(|record| StepView {
             step: record.step.clone(),
-            state: "done".into(),
+            state: if record.done { "done" } else { "left" }.into(),
             took: Some(record.ended.since(record.began)),
+            expected: None,
+            found: record.found.clone(),
         })
         .collect();
     if operation.status.ended() {
@@ -286,7 +333,9 @@ fn steps(state: &State, operation: &Operation) -> Vec<StepView> {
         steps.push(StepView {
             step: step.to_string(),
             state: if now { "now" } else { "ahead" }.into(),
-            took: now.then(|| state.now.since(operation.since)),
+            took: now.then(|| state.now.since(operation.entered)),
+            expected: expected(fleet, step),
+            found: BTreeMap::new(),
         });
     }
     steps
@@ -327,6 +376,25 @@ fn choices(operation: &Operation) -> Vec<String> {
             "the holder can still release with its token".into(),
             "make sure that its work has ended, then: soloist lock release --force --reason \"...\"".into(),
         ],
+        Status::Blocked(Blocked::Approval) => vec![
+            format!("go on: soloist operation approve {id}"),
+            format!("go back: soloist operation reject {id}"),
+        ],
+        Status::Blocked(Blocked::WritesAtStake(_)) => {
+            let mut choices = vec![
+                format!("mend what is wrong, then try again: {retry}"),
+                format!(
+                    "give up what was written since the backup: soloist operation rollback {id} --lose-writes"
+                ),
+            ];
+            if operation.exclusive_until.is_some() {
+                choices.push(format!("keep the new version, and leave out what does not come up: {abort}"));
+            }
+            choices
+        }
+        Status::Blocked(Blocked::Overdue) if matches!(operation.request, Request::Upgrade { .. }) => {
+            vec![format!("wait, or try again: {retry}"), format!("go back: soloist operation rollback {id}")]
+        }
         Status::Blocked(Blocked::Overdue) => {
             vec![format!("wait, or try again: {retry}"), format!("give up: {abort}")]
         }
@@ -335,41 +403,7 @@ fn choices(operation: &Operation) -> Vec<String> {
         | Status::Running
         | Status::Aborting
         | Status::Succeeded
-        | Status::Aborted(_) => Vec::new(),
+        | Status::Aborted(_)
+        | Status::RolledBack(_) => Vec::new(),
     }
-}
-
-/// The plan of a request as it would begin now: its steps in words, or why it could not.
-pub fn preview(state: &State, id: &FleetId, request: &Request) -> Result<Vec<String>, crate::Rejection> {
-    let mut trial = state.clone();
-    let operation =
-        OperationId::new("plan").map_err(|error| crate::Rejection::Malformed { what: error.to_string() })?;
-    let fleet = trial.fleets.get_mut(id).ok_or_else(|| crate::Rejection::UnknownFleet {
-        fleet: id.clone(),
-        known: state.fleets.keys().cloned().collect(),
-    })?;
-    // Whatever runs now has ended when this would begin.
-    fleet.lock = Lock::Free;
-    fleet.queue.clear();
-    fleet.operations.clear();
-    let entry = crate::Entry {
-        time: state.now,
-        wall_ms: state.wall_ms,
-        feature_level: crate::command::FEATURE_LEVEL,
-        command: crate::Command::Submit {
-            fleet: id.clone(),
-            operation: operation.clone(),
-            request: request.clone(),
-            submission: crate::command::Submission::default(),
-        },
-    };
-    crate::apply(&mut trial, u64::MAX, &entry).reply?;
-    let planned = trial.fleets.get(id).and_then(|fleet| fleet.operation(&operation));
-    Ok(planned
-        .map(|operation| {
-            let done = operation.records.iter().map(|record| record.step.clone());
-            let at = usize::try_from(operation.cursor).unwrap_or(usize::MAX);
-            done.chain(operation.plan.iter().skip(at).map(ToString::to_string)).collect()
-        })
-        .unwrap_or_default())
 }

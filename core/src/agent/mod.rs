@@ -17,4 +17,4 @@ pub use accept::{Stale, accept};
 pub use ledger::{LINEAGE_MAX, LaunchTicket, Ledger, TaskRecord};
 pub use reconcile::{Action, observe, reconcile};
 pub use restart::{RESTARTS_MAX, restart_delay};
-pub use seen::{AppSeen, Facts, Health, Seen};
+pub use seen::{AppSeen, Checked, Facts, Health, Seen};

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use crate::agent::ledger::Ledger;
 use crate::agent::seen::{AppSeen, Facts, Health, Seen};
 use crate::assignment::{AppState, Assignment, Needs, Observed, Proof, Run, RunMode, Task, TaskPhase};
-use crate::ids::Generation;
+use crate::ids::{Generation, Version};
 use crate::rule::Rule;
 
 /// One thing to do. The ledger is written first where that is said.
@@ -66,7 +66,14 @@ pub fn reconcile(ledger: &Ledger, seen: &Seen) -> Vec<Action> {
                 (RunMode::Plain, false) => false,
                 (RunMode::Migrate(right), _) => ledger.is_spent(right),
             };
-            if seen.gone() && !blocked && seen.facts.is_some() && refusal(seen, mode).is_none() {
+            // What a task changes that needs a stopped app, nothing is started on.
+            let changing = seen.busy.as_ref().is_some_and(|task| task.needs == Needs::Stopped);
+            if seen.gone()
+                && !blocked
+                && !changing
+                && seen.facts.is_some()
+                && refusal(seen, mode, spec.target.as_ref()).is_none()
+            {
                 actions.push(Action::Launch { mode, generation: assignment.generation });
             }
         }
@@ -99,7 +106,7 @@ fn for_task(ledger: &Ledger, seen: &Seen, task: &Task) -> Option<Action> {
     }
     match task.phase {
         TaskPhase::Check => {
-            let done = seen.checked.as_ref().is_some_and(|(key, _)| *key == task.key);
+            let done = seen.checked.as_ref().is_some_and(|checked| checked.key == task.key);
             let ready = seen.serving() || task.needs != Needs::Serving;
             (!done && ready).then(|| Action::Check(task.clone()))
         }
@@ -123,7 +130,7 @@ fn ready(ledger: &Ledger, seen: &Seen, task: &Task) -> bool {
 }
 
 /// Why the app must not be started in this mode, for people; read from facts, so none while they are not known.
-fn refusal(seen: &Seen, mode: RunMode) -> Option<String> {
+fn refusal(seen: &Seen, mode: RunMode, target: Option<&Version>) -> Option<String> {
     if let Some(found) = seen.foreign.first() {
         return Some(format!(
             "process {} of {} runs the app and was not started by Soloist ({}); stop it",
@@ -139,6 +146,7 @@ fn refusal(seen: &Seen, mode: RunMode) -> Option<String> {
     };
     match mode {
         RunMode::Plain => plain_refusal(facts, database.empty, database.version.as_ref()),
+        RunMode::Migrate(_) if target.is_some() => upgrade_refusal(facts, database.version.as_ref(), target?),
         RunMode::Migrate(_) if !database.empty => {
             let version = database.version.as_ref().map_or("unknown".to_owned(), ToString::to_string);
             Some(format!("the database is not empty (version {version}), so there is nothing to install"))
@@ -147,7 +155,18 @@ fn refusal(seen: &Seen, mode: RunMode) -> Option<String> {
     }
 }
 
-fn plain_refusal(facts: &Facts, empty: bool, version: Option<&crate::ids::Version>) -> Option<String> {
+fn upgrade_refusal(facts: &Facts, version: Option<&Version>, target: &Version) -> Option<String> {
+    match (&facts.code, version) {
+        (_, None) => Some("the database holds no installed app, so there is nothing to upgrade".to_owned()),
+        (Some(code), Some(_)) if code == target => None,
+        (Some(code), Some(_)) => {
+            Some(format!("the code has version {code}, and the database is to be upgraded to {target}"))
+        }
+        (None, Some(_)) => Some("the version of the code cannot be read".to_owned()),
+    }
+}
+
+fn plain_refusal(facts: &Facts, empty: bool, version: Option<&Version>) -> Option<String> {
     if !Rule::PlainNeedsSameVersion.holds() {
         return None;
     }
@@ -180,6 +199,7 @@ fn plain_refusal(facts: &Facts, empty: bool, version: Option<&crate::ids::Versio
 pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
     let assignment = current(ledger, seen);
     let run = assignment.map_or(Run::Stop, |assignment| assignment.spec.run);
+    let target = assignment.and_then(|assignment| assignment.spec.target.as_ref());
     let launched = match &seen.app {
         AppSeen::Running { launched, .. } => *launched,
         AppSeen::Gone | AppSeen::Ended(_) | AppSeen::Launching | AppSeen::Stopping => None,
@@ -188,21 +208,21 @@ pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
     Observed {
         applied: assignment.map_or(Generation(0), |assignment| assignment.generation),
         boot: seen.boot.clone(),
-        app: app(ledger, seen, run, assignment.is_some()),
+        app: app(ledger, seen, run, target, assignment.is_some()),
         launched,
         code: facts.and_then(|facts| facts.code.clone()),
         database: facts.and_then(|facts| facts.database.clone()),
         foreign: seen.foreign.clone(),
         sessions: facts.map(|facts| facts.sessions.clone()).unwrap_or_default(),
         holders: seen.holders.clone(),
-        output: output(ledger, assignment),
+        output: output(ledger, seen, assignment),
         task: task(ledger, seen, assignment),
         proved: seen.proved.clone(),
         unproved: seen.unproved.clone(),
     }
 }
 
-fn app(ledger: &Ledger, seen: &Seen, run: Run, assigned: bool) -> AppState {
+fn app(ledger: &Ledger, seen: &Seen, run: Run, target: Option<&Version>, assigned: bool) -> AppState {
     match (&seen.app, run) {
         (AppSeen::Stopping, _) => AppState::Stopping,
         (AppSeen::Launching, _) => AppState::Starting,
@@ -217,13 +237,13 @@ fn app(ledger: &Ledger, seen: &Seen, run: Run, assigned: bool) -> AppState {
         }
         (AppSeen::Gone | AppSeen::Ended(_), Run::Stop) => AppState::Stopped,
         (AppSeen::Gone, Run::Plain) => {
-            refusal(seen, RunMode::Plain).map_or(AppState::Stopped, AppState::Refused)
+            refusal(seen, RunMode::Plain, None).map_or(AppState::Stopped, AppState::Refused)
         }
         (AppSeen::Gone, Run::Migrate(right)) if ledger.is_spent(right) => {
             AppState::Crashed("the right to install was used, and nothing runs".to_owned())
         }
         (AppSeen::Gone, Run::Migrate(right)) => {
-            refusal(seen, RunMode::Migrate(right)).map_or(AppState::Stopped, AppState::Refused)
+            refusal(seen, RunMode::Migrate(right), target).map_or(AppState::Stopped, AppState::Refused)
         }
         (AppSeen::Ended(how), Run::Plain | Run::Migrate(_)) => AppState::Crashed(how.clone()),
     }
@@ -237,8 +257,8 @@ fn task(
     let asked = assignment?.spec.task.as_ref()?;
     match asked.phase {
         TaskPhase::Check => {
-            let (key, result) = seen.checked.as_ref().filter(|(key, _)| *key == asked.key)?;
-            Some((key.clone(), TaskPhase::Check, result.clone()))
+            let checked = seen.checked.as_ref().filter(|checked| checked.key == asked.key)?;
+            Some((checked.key.clone(), TaskPhase::Check, checked.result.clone()))
         }
         TaskPhase::Run => {
             let record = ledger.task.as_ref().filter(|record| record.key == asked.key)?;
@@ -247,8 +267,17 @@ fn task(
     }
 }
 
-fn output(ledger: &Ledger, assignment: Option<&Assignment>) -> BTreeMap<String, String> {
-    let asked = assignment.and_then(|assignment| assignment.spec.task.as_ref());
-    let record = ledger.task.as_ref().filter(|record| asked.is_some_and(|task| task.key == record.key));
-    record.map(|record| record.output.clone()).unwrap_or_default()
+fn output(ledger: &Ledger, seen: &Seen, assignment: Option<&Assignment>) -> BTreeMap<String, String> {
+    let Some(asked) = assignment.and_then(|assignment| assignment.spec.task.as_ref()) else {
+        return BTreeMap::new();
+    };
+    let output = match asked.phase {
+        TaskPhase::Check => {
+            seen.checked.as_ref().filter(|checked| checked.key == asked.key).map(|checked| &checked.output)
+        }
+        TaskPhase::Run => {
+            ledger.task.as_ref().filter(|record| record.key == asked.key).map(|record| &record.output)
+        }
+    };
+    output.cloned().unwrap_or_default()
 }

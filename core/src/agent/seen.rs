@@ -1,5 +1,7 @@
 //! What an agent sees of its host.
 
+use std::collections::BTreeMap;
+
 use crate::assignment::{DatabaseFacts, DbSession, Foreign, Proof, Task, TaskKey, TaskPhase, TaskResult};
 use crate::ids::{BootId, Generation, Token, Version};
 
@@ -65,14 +67,25 @@ pub struct Seen {
     pub holders: Vec<Token>,
     /// The task that is being checked or run at this moment.
     pub busy: Option<Task>,
-    /// The last check's result.
-    pub checked: Option<(TaskKey, TaskResult)>,
+    /// The last check.
+    pub checked: Option<Checked>,
     /// The last proof that was brought.
     pub proved: Option<Proof>,
     /// Why the wanted proof could not be brought at the last try.
     pub unproved: Option<String>,
     /// Whether an app that ended by itself may be started again now: its pause is over and its tries are not used up.
     pub may_restart: bool,
+}
+
+/// A check that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Of which attempt of which step.
+    pub key: TaskKey,
+    /// Its result.
+    pub result: TaskResult,
+    /// What it found, by name.
+    pub output: BTreeMap<String, String>,
 }
 
 impl Seen {

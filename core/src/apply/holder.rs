@@ -1,10 +1,11 @@
 //! External holders: accept, renew, release, lose, and have the lock taken away.
 
-use crate::advance::{Now, turn};
+use crate::advance::Now;
 use crate::apply::Reply;
-use crate::apply::operation::{clip, task_runs};
+use crate::apply::operation::{clip, keeps_writes, task_runs};
 use crate::assignment::Needs;
 use crate::event::EventKind;
+use crate::finish::turn;
 use crate::ids::{FleetId, OperationId, Token};
 use crate::journal::Journal;
 use crate::operation::{Course, Status, Step};
@@ -120,6 +121,7 @@ pub(super) fn force(
         // Nothing that Soloist could stop would end it: it works beside the app, not inside it.
         return Err(Rejection::TaskRuns { operation: name });
     }
+    keeps_writes(operation)?;
     let forward = operation.course == Course::Forward && operation.exclusive_until.is_none();
     let harm = operation.exclusive() && matches!(operation.step(), Some(Step::Released | Step::Task { .. }));
     let (by, reason) = (clip(by), clip(reason));

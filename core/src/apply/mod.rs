@@ -1,8 +1,10 @@
 //! The only way to change the state.
 
+mod decide;
 mod holder;
 mod node;
 mod operation;
+mod policy;
 mod timer;
 
 use crate::advance::{Now, advance};
@@ -45,6 +47,11 @@ pub enum Reply {
     Released {
         /// The new token.
         token: Token,
+    },
+    /// The policy has this version.
+    Policy {
+        /// Counted from 1; 0 is what the coordinators' configuration said when the fleet was made.
+        version: u64,
     },
     /// The command came late or twice and changed nothing.
     Unchanged,
@@ -135,9 +142,19 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> Outcome {
                 operation::retry(id, found, operation, *attempt, by, now, journal)
             })
         }
+        Command::Decide { fleet, operation, decision, by, reason } => {
+            in_fleet(state, fleet, now, |id, found, journal| {
+                decide::decide(id, found, operation, *decision, by, reason, now, journal)
+            })
+        }
         Command::ForceRelease { fleet, token, by, reason } => {
             in_fleet(state, fleet, now, |id, found, journal| {
                 holder::force(id, found, *token, by, reason, now, journal)
+            })
+        }
+        Command::SetPolicy { fleet, policy, seen, by, reason, changes } => {
+            in_fleet(state, fleet, now, |id, found, journal| {
+                policy::set(id, found, policy, *seen, (by, reason, changes), journal)
             })
         }
         Command::Timer { fleet, timer } => {

@@ -1,18 +1,20 @@
 //! Operations: asked for, confirmed, ended early, tried again.
 
-use crate::advance::{Now, begin, close, settled, turn};
+use crate::advance::{Now, begin, settled};
 use crate::apply::Reply;
 use crate::assign::task_key;
-use crate::assignment::{AppState, TaskPhase};
+use crate::assignment::{AppState, Needs, TaskPhase};
 use crate::command::Submission;
 use crate::event::EventKind;
-use crate::ids::{FleetId, MachineId, NodeId, OperationId};
+use crate::finish::{close, turn};
+use crate::ids::{FleetId, MachineId, NodeId, OperationId, Version};
 use crate::journal::Journal;
 use crate::operation::{Bring, Course, HoldMode, Operation, Request, Status, Step};
 use crate::policy::{QUEUE_MAX, TEXT_MAX};
 use crate::reject::Rejection;
 use crate::rule::Rule;
 use crate::state::{Desired, Fleet, Lock};
+use crate::upgrade::RELEASE;
 
 pub(super) fn clip(text: &str) -> String {
     text.chars().take(TEXT_MAX).collect()
@@ -66,15 +68,22 @@ fn new(fleet: &Fleet, name: &OperationId, request: &Request, submission: &Submis
         cursor: 0,
         attempt: 1,
         since: now.time,
+        entered: now.time,
+        down: None,
+        up: None,
         granted: None,
         exclusive_until: None,
         changed: None,
         right: None,
+        migrated: false,
         clearing: Vec::new(),
         absent: Vec::new(),
         overdue: false,
         aborting: None,
         late: false,
+        from: None,
+        exposed_wall_ms: None,
+        approved: None,
         holder: None,
         breached: None,
         left_out: std::collections::BTreeMap::new(),
@@ -88,6 +97,32 @@ fn only_node_on(fleet: &Fleet, machine: &MachineId) -> Option<NodeId> {
     let mut found = fleet.nodes.iter().filter(|(_, node)| !machine.0.is_empty() && node.machine == *machine);
     let first = found.next()?;
     found.next().is_none().then(|| first.0.clone())
+}
+
+/// Whether a version comes before another: by its numbers, from left to right; what is not a number counts as none.
+fn older(one: &Version, other: &Version) -> bool {
+    let numbers = |version: &Version| -> Vec<u64> {
+        version.0.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect()
+    };
+    numbers(one) < numbers(other)
+}
+
+/// Longest version in bytes.
+const VERSION_MAX: usize = 64;
+
+/// Whether a version is written like one; it becomes the name of a folder.
+fn named(version: &Version) -> Result<(), Rejection> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'+');
+    let text = version.0.as_str();
+    if text.len() > VERSION_MAX
+        || !text.starts_with(|first: char| first.is_ascii_digit())
+        || !text.bytes().all(fits)
+    {
+        return Err(Rejection::Malformed {
+            what: format!("\"{}\" is not a version, such as 2.2.15", clip(text)),
+        });
+    }
+    Ok(())
 }
 
 /// Longest plugin name in bytes.
@@ -135,7 +170,29 @@ fn check(id: &FleetId, fleet: &Fleet, request: &Request) -> Result<(), Rejection
         Request::Hold { mode: HoldMode::Solo, on } | Request::Backup { on } => {
             node(on).and_then(|()| running())
         }
-        Request::Restore { backup } | Request::RemoveBackup { backup } => {
+        Request::Verify => running(),
+        Request::Prepare { to } => named(to),
+        Request::Upgrade { to, on, .. } => {
+            node(on)?;
+            running()?;
+            named(to)?;
+            let known = fleet.database.as_ref().and_then(|database| database.version.as_ref());
+            match known {
+                Some(version) if older(to, version) => {
+                    Err(Rejection::Downgrade { fleet: id.clone(), version: version.clone(), to: to.clone() })
+                }
+                Some(_) => Ok(()),
+                None => Err(Rejection::NotActive { fleet: id.clone() }),
+            }
+        }
+        Request::Restore { backup, code: true }
+            if fleet.backups.get(backup).is_some_and(|known| known.version.is_none()) =>
+        {
+            let what =
+                format!("the version of backup {backup} is not known, so the code cannot go back to it");
+            Err(Rejection::Malformed { what })
+        }
+        Request::Restore { backup, .. } | Request::RemoveBackup { backup } => {
             let known = || fleet.backups.keys().rev().cloned().collect();
             let removes = matches!(request, Request::RemoveBackup { .. });
             if removes && fleet.half_restored.as_ref() == Some(backup) {
@@ -176,7 +233,8 @@ pub(super) fn confirm(
         | Status::Blocked(_)
         | Status::Aborting
         | Status::Succeeded
-        | Status::Aborted(_) => Ok(Reply::Unchanged),
+        | Status::Aborted(_)
+        | Status::RolledBack(_) => Ok(Reply::Unchanged),
     }
 }
 
@@ -204,7 +262,7 @@ pub(super) fn abort(
         format!("by {}: {}", clip(by), clip(reason))
     };
     match operation.status {
-        Status::Succeeded | Status::Aborted(_) => return Ok(Reply::Unchanged),
+        Status::Succeeded | Status::Aborted(_) | Status::RolledBack(_) => return Ok(Reply::Unchanged),
         Status::Queued | Status::Confirming(_) => {
             close(fleet, name, Status::Aborted(why), now, journal);
             return Ok(Reply::Done);
@@ -228,6 +286,16 @@ pub(super) fn abort(
             return Ok(ask_to_end(fleet, name, &why, journal));
         }
     }
+    keeps_writes(operation)?;
+    if let Some(Step::Task { task, .. }) = operation.step()
+        && operation.course != Course::Forward
+        // A switch of the code concerns nobody but its own node.
+        && task.needs != Needs::Serving
+        && task.name != RELEASE
+        && task_runs(fleet, operation)
+    {
+        return Err(Rejection::TaskRuns { operation: name.clone() });
+    }
     if matches!(operation.step(), Some(Step::Task { .. }))
         && operation.course == Course::Forward
         && task_runs(fleet, operation)
@@ -244,6 +312,17 @@ pub(super) fn abort(
     Ok(Reply::Done)
 }
 
+/// Whether going back now would take nothing away that users may have written.
+pub(super) fn keeps_writes(operation: &Operation) -> Result<(), Rejection> {
+    let goes_back = operation.course == Course::Forward && operation.exclusive();
+    match operation.exposed_wall_ms.filter(|_| goes_back) {
+        Some(since_wall_ms) => {
+            Err(Rejection::WritesAtStake { operation: operation.id.clone(), since_wall_ms })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Notes that the operation is to end as soon as the work that is under way has ended.
 fn ask_to_end(fleet: &mut Fleet, name: &OperationId, why: &str, journal: &mut Journal) -> Reply {
     let Some(operation) = fleet.operation_mut(name) else { return Reply::Unchanged };
@@ -258,10 +337,13 @@ fn ask_to_end(fleet: &mut Fleet, name: &OperationId, why: &str, journal: &mut Jo
 
 /// Whether the current attempt of a task may still have an effect.
 pub(super) fn task_runs(fleet: &Fleet, operation: &Operation) -> bool {
-    let Some(Step::Task { node, .. }) = operation.step() else { return false };
-    let seen =
-        fleet.nodes.get(node).and_then(|node| node.observed.as_ref()).and_then(|seen| seen.task.as_ref());
-    !seen.is_some_and(|(key, phase, _)| *key == task_key(operation) && *phase == TaskPhase::Run)
+    let Some(Step::Task { nodes, .. }) = operation.step() else { return false };
+    let ended = |name: &NodeId| {
+        let seen = fleet.nodes.get(name).and_then(|node| node.observed.as_ref());
+        let task = seen.and_then(|seen| seen.task.as_ref());
+        task.is_some_and(|(key, phase, _)| *key == task_key(operation) && *phase == TaskPhase::Run)
+    };
+    !nodes.iter().filter(|node| operation.takes_part(node)).all(ended)
 }
 
 /// Another attempt at the current step, on a person's word.
@@ -298,11 +380,8 @@ pub(super) fn retry(
                     .and_then(|node| node.observed.as_ref())
                     .is_some_and(|seen| seen.app == AppState::Serving)
             };
-            clearing = nodes
-                .iter()
-                .filter(|name| !serves(name) && !operation.left_out.contains_key(*name))
-                .cloned()
-                .collect();
+            clearing =
+                nodes.iter().filter(|name| !serves(name) && operation.takes_part(name)).cloned().collect();
         }
         Some(Step::Task { .. }) if task_runs(fleet, &operation) && Rule::OneAttempt.holds() => {
             return refuse(&format!("attempt {attempt} of the task may still run"));
@@ -313,8 +392,10 @@ pub(super) fn retry(
         _ => {}
     }
     let Some(operation) = fleet.operation_mut(name) else { return Ok(Reply::Unchanged) };
-    if matches!(operation.step(), Some(Step::Serving { bring: Bring::Migrate, .. })) {
-        operation.right = None;
+    match operation.step() {
+        Some(Step::Serving { bring: Bring::Migrate, .. }) => operation.right = None,
+        Some(Step::Approved) => operation.approved = None,
+        _ => {}
     }
     operation.clearing = clearing;
     operation.attempt += 1;

@@ -1,12 +1,13 @@
 //! Deadlines, checked again when the entry is applied: the race with a late renewal or report is decided by log order.
 
-use crate::advance::{AUTOMATIC, Now, close, turn};
+use crate::advance::{AUTOMATIC, Now};
 use crate::apply::Reply;
 use crate::apply::holder::raise;
 use crate::apply::operation;
 use crate::command::{Submission, Timer};
-use crate::due::{auto_start, step_limit};
+use crate::due::{auto_start, checks, step_limit};
 use crate::event::EventKind;
+use crate::finish::{close, turn};
 use crate::ids::{FleetId, MachineId, NodeId, OperationId};
 use crate::journal::Journal;
 use crate::operation::{Bring, Course, Operation, Request, Status, Step};
@@ -125,7 +126,10 @@ fn grant(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut Journal) -
             Reply::Done
         }
         Status::Running | Status::Blocked(_) => {
-            if operation.course != Course::Forward || !operation.plan.contains(&Step::Granted) {
+            if operation.course != Course::Forward
+                || !operation.plan.contains(&Step::Granted)
+                || checks(operation)
+            {
                 return Reply::Unchanged;
             }
             let waits = match &operation.status {
@@ -136,7 +140,7 @@ fn grant(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut Journal) -
             turn(fleet, id, Course::Restore, false, &format!("not granted in time: {waits}"), now, journal);
             Reply::Done
         }
-        Status::Aborting | Status::Succeeded | Status::Aborted(_) => Reply::Unchanged,
+        Status::Aborting | Status::Succeeded | Status::Aborted(_) | Status::RolledBack(_) => Reply::Unchanged,
     }
 }
 
@@ -196,7 +200,7 @@ fn may_leave_out(operation: &Operation) -> bool {
                     && nodes.first() != operation.solo.as_ref())
         }
         Some(Step::Proved { restarted: true, .. }) => true,
-        Some(Step::Stopped { .. }) => operation.course == Course::Settle && operation.right.is_none(),
+        Some(Step::Stopped { .. }) => operation.course == Course::Settle && !operation.migrated,
         _ => false,
     }
 }

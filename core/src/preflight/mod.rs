@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::NodeId;
+use crate::operation::Request;
 use crate::time::Millis;
 
 pub use facts::{NodeFacts, Place, Release, Space, StorageFacts, Told};
@@ -56,6 +57,23 @@ pub mod check {
     pub const SUPERVISOR: &str = "supervisor";
     /// Database sessions that belong to no node.
     pub const SESSIONS: &str = "sessions";
+    /// All of them.
+    pub const ALL: [&str; 14] = [
+        CONTACT,
+        CODE,
+        SETTINGS,
+        NODE_VERSION,
+        STORAGE,
+        DATABASE,
+        DUMP_CLIENT,
+        SPACE,
+        CLOCK,
+        UPGRADING,
+        COMMERCIAL_PLUGINS,
+        SUB_APPS,
+        SUPERVISOR,
+        SESSIONS,
+    ];
 }
 
 /// How much a finding matters.
@@ -151,9 +169,52 @@ pub fn checks(nodes: &Nodes) -> Vec<&'static str> {
     list.into_iter().filter(|(check, can)| *can || failed(check)).map(|(check, _)| check).collect()
 }
 
-/// The finding that stands in the way of changing the fleet, if there is one: the first problem. Warnings never do.
-pub fn blocking(findings: &[Finding]) -> Option<&Finding> {
-    findings.iter().find(|finding| finding.severity == Severity::Problem)
+/// The finding that stands in the way of an operation, if there is one: the first problem of a check that matters to it. Warnings
+/// never do.
+pub fn blocking<'a>(findings: &'a [Finding], request: &Request) -> Option<&'a Finding> {
+    findings.iter().find(|finding| finding.severity == Severity::Problem && matters(&finding.check, request))
+}
+
+/// Whether any check stands in the way of such an operation.
+pub fn concerns(request: &Request) -> bool {
+    check::ALL.iter().any(|check| matters(check, request))
+}
+
+/// Whether a problem that this check finds stands in the way of an operation.
+///
+/// Whether nodes answer, whether strangers use the database, and whether the node that makes the backup can make one, an
+/// operation finds out by itself. What ends, undoes or
+/// prepares something is never stopped by a difference between nodes, and neither is a start: users wait for it.
+fn matters(check: &str, request: &Request) -> bool {
+    let alike = [
+        check::CODE,
+        check::SETTINGS,
+        check::NODE_VERSION,
+        check::STORAGE,
+        check::DATABASE,
+        check::UPGRADING,
+        check::SUB_APPS,
+        check::SUPERVISOR,
+    ];
+    match request {
+        Request::Start { install: true, .. } => {
+            alike.contains(&check) && ![check::UPGRADING, check::SUB_APPS].contains(&check)
+        }
+        Request::Plugin { .. } | Request::Hold { .. } => alike.contains(&check),
+        Request::Backup { .. } => alike.contains(&check) || check == check::SPACE,
+        Request::Upgrade { .. } => {
+            // Nodes whose code was left behind are what another upgrade to the same version mends.
+            check != check::CODE && alike.contains(&check)
+                || [check::SPACE, check::COMMERCIAL_PLUGINS].contains(&check)
+        }
+        Request::Restore { .. } => [check::STORAGE, check::DATABASE, check::SUPERVISOR].contains(&check),
+        Request::Start { install: false, .. }
+        | Request::Stop
+        | Request::RemoveBackup { .. }
+        | Request::Prepare { .. }
+        | Request::Verify
+        | Request::AcceptDatabase => false,
+    }
 }
 
 fn contact(nodes: &Nodes) -> Vec<Finding> {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::assignment::{DatabaseFacts, DbSession};
 use crate::ids::Version;
+use crate::operation::HoldMode;
 
 const GIB: u64 = 1024 * 1024 * 1024;
 
@@ -348,6 +349,8 @@ fn problems_come_first_and_only_they_block() {
     });
     let findings = compare(&nodes);
     assert_eq!(findings.iter().map(|found| found.severity).collect::<Vec<_>>(), [Problem, Warning]);
-    assert_eq!(blocking(&findings), findings.first());
-    assert_eq!(blocking(&findings[1..]), None);
+    let hold = Request::Hold { mode: HoldMode::Solo, on: None };
+    assert_eq!(blocking(&findings, &hold), findings.first());
+    assert_eq!(blocking(&findings[1..], &hold), None);
+    assert_eq!(blocking(&findings, &Request::Stop), None, "nobody is kept from stopping a fleet");
 }

@@ -1,0 +1,158 @@
+//! What a client asks for.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BackupId, NodeId, Version};
+
+/// Which nodes run while an external holder works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldMode {
+    /// Exactly the solo node.
+    Solo,
+    /// None.
+    AllStopped,
+}
+
+/// A change of a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PluginChange {
+    /// Enable it.
+    Enable,
+    /// Disable it.
+    Disable,
+}
+
+impl PluginChange {
+    /// Name of the agent's task that does it.
+    pub fn task(self) -> &'static str {
+        match self {
+            PluginChange::Enable => "plugin-enable",
+            PluginChange::Disable => "plugin-disable",
+        }
+    }
+
+    /// Whether the plugin is to be loaded afterwards.
+    pub fn loaded(self) -> bool {
+        match self {
+            PluginChange::Enable => true,
+            PluginChange::Disable => false,
+        }
+    }
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Start what should run.
+    Start {
+        /// Install an empty database first.
+        install: bool,
+        /// The fleet's complete list of nodes as the client knows it; must match if given.
+        nodes: Option<Vec<NodeId>>,
+    },
+    /// Stop all nodes.
+    Stop,
+    /// Let an external holder work while one node or none runs.
+    Hold {
+        /// What may run meanwhile.
+        mode: HoldMode,
+        /// The solo node, or the node that starts first afterwards.
+        on: Option<NodeId>,
+    },
+    /// Change a plugin on one node, then on all.
+    Plugin {
+        /// What to do.
+        change: PluginChange,
+        /// The plugin's package name.
+        plugin: String,
+        /// The node on which to do it.
+        on: Option<NodeId>,
+    },
+    /// Back the fleet up on one node, while only that one runs.
+    Backup {
+        /// The node.
+        on: Option<NodeId>,
+    },
+    /// Bring the fleet back to a backup: with everything stopped, on the node that has it.
+    Restore {
+        /// The backup.
+        backup: BackupId,
+        /// Whether the code of every node goes back to the backup's version too: the way back after an upgrade.
+        #[serde(default)]
+        code: bool,
+    },
+    /// Delete a backup. Nothing is stopped for it.
+    RemoveBackup {
+        /// The backup.
+        backup: BackupId,
+    },
+    /// Bring code and database to another version: with everything stopped, backed up, on one node, then on all.
+    Upgrade {
+        /// The version.
+        to: Version,
+        /// The node that upgrades the database.
+        on: Option<NodeId>,
+        /// Whether a person must approve before the other nodes start.
+        approve: bool,
+    },
+    /// Fetch a version of the code on every node and compare what arrived. Nothing is stopped for it.
+    Prepare {
+        /// The version.
+        to: Version,
+    },
+    /// Run the fleet's checks on every node that should run. Nothing is stopped for it.
+    Verify,
+    /// A person has made sure that the database is whole, although a restore has not ended.
+    AcceptDatabase,
+}
+
+impl Request {
+    /// Whether it would run the app on the database as it is, so that a half-restored one must not be there.
+    pub fn needs_whole_database(&self) -> bool {
+        match self {
+            Request::Start { .. }
+            | Request::Plugin { .. }
+            | Request::Backup { .. }
+            | Request::Upgrade { .. }
+            | Request::Verify
+            | Request::Hold { mode: HoldMode::Solo, .. } => true,
+            Request::Stop
+            | Request::Restore { .. }
+            | Request::RemoveBackup { .. }
+            | Request::AcceptDatabase
+            | Request::Prepare { .. }
+            | Request::Hold { mode: HoldMode::AllStopped, .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Request::Start { install: true, .. } => f.write_str("start --install"),
+            Request::Start { install: false, .. } => f.write_str("start"),
+            Request::Stop => f.write_str("stop"),
+            Request::Hold { mode: HoldMode::Solo, .. } => f.write_str("run --solo"),
+            Request::Hold { mode: HoldMode::AllStopped, .. } => f.write_str("run --all-stopped"),
+            Request::Plugin { change: PluginChange::Enable, plugin, .. } => {
+                write!(f, "plugin enable {plugin}")
+            }
+            Request::Plugin { change: PluginChange::Disable, plugin, .. } => {
+                write!(f, "plugin disable {plugin}")
+            }
+            Request::Backup { .. } => f.write_str("backup"),
+            Request::Restore { backup, code: false } => write!(f, "restore {backup}"),
+            Request::Restore { backup, code: true } => write!(f, "rollback {backup}"),
+            Request::Prepare { to } => write!(f, "upgrade prepare {to}"),
+            Request::Verify => f.write_str("verify"),
+            Request::RemoveBackup { backup } => write!(f, "backup remove {backup}"),
+            Request::AcceptDatabase => f.write_str("restore --accept-database"),
+            Request::Upgrade { to, .. } => write!(f, "upgrade --to {to}"),
+        }
+    }
+}
