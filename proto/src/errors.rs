@@ -22,6 +22,8 @@ pub const NOT_LEADER: &str = "not_leader";
 pub const UNKNOWN_OUTCOME: &str = "unknown_outcome";
 /// The server could not be reached, or the connection broke.
 pub const UNREACHABLE: &str = "unreachable";
+/// A difference between the nodes stands in the way of the operation.
+pub const PREFLIGHT: &str = "preflight";
 /// The call took too long.
 pub const DEADLINE: &str = "deadline";
 /// The server is stopping.
@@ -164,7 +166,11 @@ fn code(rejection: &Rejection) -> Code {
         | Rejection::NoRetry { .. }
         | Rejection::HolderUnsettled { .. }
         | Rejection::RestoreUnfinished { .. }
-        | Rejection::TaskRuns { .. } => Code::FailedPrecondition,
+        | Rejection::TaskRuns { .. }
+        | Rejection::Downgrade { .. }
+        | Rejection::WritesAtStake { .. }
+        | Rejection::PolicyMoved { .. }
+        | Rejection::NotAsked { .. } => Code::FailedPrecondition,
     }
 }
 

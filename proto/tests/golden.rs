@@ -50,6 +50,7 @@ fn submit() {
             operation: "op-1".into(),
             request: Some(samples::requests().swap_remove(4).into()),
             submission: Some(samples::submission().into()),
+            skip_preflight: true,
         },
     );
 }
@@ -66,6 +67,41 @@ fn status() {
     };
     let view = Some(samples::fleet_view().into());
     check("status", &v1::StatusReply { view, freshness: Some(freshness) });
+}
+
+#[test]
+fn policy() {
+    check(
+        "policy",
+        &v1::SetPolicyRequest {
+            fleet: "shop".into(),
+            policy: Some(samples::policy().into()),
+            seen: 3,
+            by: "root@host".into(),
+            reason: "slower".into(),
+            changes: vec!["start_timeout: 10 min -> 20 min".into()],
+        },
+    );
+}
+
+#[test]
+fn decide() {
+    check(
+        "decide",
+        &v1::DecideRequest {
+            fleet: "shop".into(),
+            operation: "op-1".into(),
+            decision: Some(samples::decisions().swap_remove(2).into()),
+            by: "root@host".into(),
+            reason: "it fails".into(),
+        },
+    );
+}
+
+#[test]
+fn plan() {
+    let steps = samples::planned().into_iter().map(Into::into).collect();
+    check("plan", &v1::PlanReply { steps, freshness: None });
 }
 
 #[test]

@@ -9,9 +9,11 @@ use std::fmt::Debug;
 use prost::Message;
 use soloist_core::{
     assignment::{AppState, Assignment, Observed, Run, TaskPhase, TaskResult},
-    command::Submission,
+    check::Check,
+    command::{Decision, Submission},
     event::{Event, EventKind},
     ids::{Right, Token},
+    policy::Policy,
     preflight::NodeFacts,
     state::Desired,
     time::Time,
@@ -38,6 +40,9 @@ fn assignments() {
         assignment.spec.run = run;
         assignment.spec.task = None;
         assignment.spec.proof = None;
+        assignment.spec.target = None;
+        assignment.spec.hold = false;
+        assignment.spec.grace = None;
         same::<_, v1::Assignment>(assignment);
     }
     let mut check = samples::assignment();
@@ -104,6 +109,36 @@ fn views() {
         queue: Vec::new(),
         ..samples::fleet_view()
     });
+    for step in samples::planned() {
+        same::<_, v1::PlannedStep>(step);
+    }
+}
+
+#[test]
+fn policies() {
+    same::<_, v1::Policy>(samples::policy());
+    same::<_, v1::Policy>(Policy::default());
+    for decision in samples::decisions() {
+        same::<_, v1::Decision>(decision);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_policy_is_named() {
+    let message = || v1::Policy::from(samples::policy());
+    let field = |message: v1::Policy| Policy::try_from(message).unwrap_err().field;
+    assert_eq!(field(v1::Policy { traffic: 99, ..message() }), "traffic");
+    assert_eq!(field(v1::Policy { uploads: Some(99), ..message() }), "uploads");
+    let mut nothing = message();
+    nothing.checks[1].what = None;
+    assert_eq!(field(nothing), "checks[1].what");
+    let mut status = message();
+    let Some(v1::check::What::Http(http)) = &mut status.checks[0].what else { panic!("another check") };
+    http.status = 70_000;
+    assert_eq!(field(status), "checks[0].what.http.status");
+    let check = v1::Check { tries: 0, ..v1::Check::from(samples::checks().swap_remove(0)) };
+    assert!(Check::try_from(check).unwrap_err().problem.contains("tries"));
+    assert_eq!(Decision::try_from(v1::Decision::default()).unwrap_err().field, "kind");
 }
 
 #[test]

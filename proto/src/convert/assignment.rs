@@ -2,10 +2,11 @@
 
 use soloist_core::{
     assignment::{Assignment, Needs, Proof, Run, Spec, Task, TaskKey, TaskPhase},
-    ids::{Generation, Right, Token},
+    ids::{Generation, Right, Token, Version},
+    time::Millis,
 };
 
-use super::{FieldError, maybe, name, named, nested, parameters, unknown};
+use super::{FieldError, each, maybe, name, named, nested, parameters, unknown};
 use crate::v1::{self, run::Kind};
 
 impl From<Run> for v1::Run {
@@ -95,6 +96,7 @@ impl From<Task> for v1::Task {
             name: task.name,
             params: parameters(task.params),
             needs: v1::Needs::from(task.needs).into(),
+            checks: task.checks.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -104,7 +106,8 @@ impl TryFrom<v1::Task> for Task {
     fn try_from(task: v1::Task) -> Result<Self, FieldError> {
         let (phase, needs) = (task.phase().try_into()?, task.needs().into());
         let params = named("params", task.params)?;
-        Ok(Self { key: nested("key", task.key)?, phase, needs, name: task.name, params })
+        let checks = each("checks", task.checks)?;
+        Ok(Self { key: nested("key", task.key)?, phase, needs, name: task.name, params, checks })
     }
 }
 
@@ -127,6 +130,9 @@ impl From<Spec> for v1::Spec {
             run: Some(spec.run.into()),
             task: spec.task.map(Into::into),
             proof: spec.proof.map(Into::into),
+            target: spec.target.map(|target| target.0),
+            hold: spec.hold,
+            grace_ms: spec.grace.map(|grace| grace.0),
         }
     }
 }
@@ -138,6 +144,9 @@ impl TryFrom<v1::Spec> for Spec {
             run: nested("run", spec.run)?,
             task: maybe("task", spec.task)?,
             proof: maybe("proof", spec.proof)?,
+            target: spec.target.map(Version),
+            hold: spec.hold,
+            grace: spec.grace_ms.map(Millis),
         })
     }
 }

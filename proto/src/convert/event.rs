@@ -39,6 +39,9 @@ fn kind(kind: &EventKind) -> &'static str {
         EventKind::ForceReleased { .. } => "force_released",
         EventKind::Ended(_) => "ended",
         EventKind::Database(_) => "database",
+        EventKind::Exposed => "exposed",
+        EventKind::Decided(_) => "decided",
+        EventKind::Policy(_) => "policy",
         EventKind::Backup(_) => "backup",
     }
 }

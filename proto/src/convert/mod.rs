@@ -7,6 +7,7 @@ mod agent;
 mod assignment;
 mod event;
 mod observed;
+mod policy;
 mod preflight;
 mod request;
 mod view;

@@ -2,7 +2,7 @@
 
 use soloist_core::{
     command::Submission,
-    ids::{MachineId, NodeId},
+    ids::{MachineId, NodeId, Version},
     operation::{HoldMode, PluginChange, Request},
     time::Millis,
 };
@@ -67,11 +67,16 @@ impl From<Request> for v1::Request {
                 on: on.map(Into::into),
             }),
             Request::Backup { on } => Kind::Backup(v1::MakeBackup { on: on.map(Into::into) }),
-            Request::Restore { backup } => Kind::Restore(v1::Restore { backup: backup.into() }),
+            Request::Restore { backup, code } => Kind::Restore(v1::Restore { backup: backup.into(), code }),
             Request::RemoveBackup { backup } => {
                 Kind::RemoveBackup(v1::RemoveBackup { backup: backup.into() })
             }
             Request::AcceptDatabase => Kind::AcceptDatabase(v1::AcceptDatabase {}),
+            Request::Upgrade { to, on, approve } => {
+                Kind::Upgrade(v1::Upgrade { to: to.0, on: on.map(Into::into), approve })
+            }
+            Request::Prepare { to } => Kind::Prepare(v1::Prepare { to: to.0 }),
+            Request::Verify => Kind::Verify(v1::Verify {}),
         };
         Self { request: Some(request) }
     }
@@ -99,12 +104,20 @@ impl TryFrom<v1::Request> for Request {
             }),
             Kind::Backup(backup) => Ok(Request::Backup { on: maybe_name("backup.on", backup.on)? }),
             Kind::Restore(restore) => {
-                Ok(Request::Restore { backup: name("restore.backup", restore.backup)? })
+                let backup = name("restore.backup", restore.backup)?;
+                Ok(Request::Restore { backup, code: restore.code })
             }
             Kind::RemoveBackup(remove) => {
                 Ok(Request::RemoveBackup { backup: name("remove_backup.backup", remove.backup)? })
             }
             Kind::AcceptDatabase(v1::AcceptDatabase {}) => Ok(Request::AcceptDatabase),
+            Kind::Upgrade(upgrade) => Ok(Request::Upgrade {
+                to: Version(upgrade.to),
+                on: maybe_name("upgrade.on", upgrade.on)?,
+                approve: upgrade.approve,
+            }),
+            Kind::Prepare(prepare) => Ok(Request::Prepare { to: Version(prepare.to) }),
+            Kind::Verify(v1::Verify {}) => Ok(Request::Verify),
         }
     }
 }

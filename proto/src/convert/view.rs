@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use soloist_core::{
     condition::Wait,
     ids::{MachineId, Token, Version},
+    preview::PlannedStep,
     state::{DatabaseRecord, Desired},
     time::{Millis, Time},
-    view::{FleetView, LockView, NodeView, OperationView, StepView},
+    view::{FleetView, LockView, NodeView, OperationView, OutageView, StepView},
 };
 
 use super::{FieldError, each, maybe, maybe_name, name, nested, unknown};
@@ -58,6 +59,7 @@ impl From<FleetView> for v1::FleetView {
             nodes: view.nodes.into_iter().map(Into::into).collect(),
             current: view.current.map(Into::into),
             queue: view.queue.into_iter().map(Into::into).collect(),
+            policy_version: view.policy_version,
         }
     }
 }
@@ -75,6 +77,7 @@ impl TryFrom<v1::FleetView> for FleetView {
             nodes: each("nodes", view.nodes)?,
             current: maybe("current", view.current)?,
             queue: each("queue", view.queue)?,
+            policy_version: view.policy_version,
         })
     }
 }
@@ -149,14 +152,70 @@ impl TryFrom<v1::NodeView> for NodeView {
 
 impl From<StepView> for v1::StepView {
     fn from(step: StepView) -> Self {
-        Self { step: step.step, state: step.state, took_ms: step.took.map(|took| took.0) }
+        Self {
+            step: step.step,
+            state: step.state,
+            took_ms: step.took.map(|took| took.0),
+            expected_ms: step.expected.map(|expected| expected.0),
+            found: step.found.into_iter().map(|(node, found)| (node.to_string(), found)).collect(),
+        }
     }
 }
 
 impl TryFrom<v1::StepView> for StepView {
     type Error = FieldError;
     fn try_from(step: v1::StepView) -> Result<Self, FieldError> {
-        Ok(Self { step: step.step, state: step.state, took: step.took_ms.map(Millis) })
+        Ok(Self {
+            step: step.step,
+            state: step.state,
+            took: step.took_ms.map(Millis),
+            expected: step.expected_ms.map(Millis),
+            found: step
+                .found
+                .into_iter()
+                .map(|(node, found)| Ok((name("step.found", node)?, found)))
+                .collect::<Result<_, FieldError>>()?,
+        })
+    }
+}
+
+impl From<PlannedStep> for v1::PlannedStep {
+    fn from(step: PlannedStep) -> Self {
+        let expected_ms = step.expected.map(|expected| expected.0);
+        Self { step: step.step, waits_for: step.waits_for, expected_ms }
+    }
+}
+
+impl TryFrom<v1::PlannedStep> for PlannedStep {
+    type Error = FieldError;
+    fn try_from(step: v1::PlannedStep) -> Result<Self, FieldError> {
+        let expected = step.expected_ms.map(Millis);
+        Ok(Self { step: step.step, waits_for: step.waits_for, expected })
+    }
+}
+
+impl From<OutageView> for v1::OutageView {
+    fn from(outage: OutageView) -> Self {
+        let parts = outage.parts.into_iter();
+        Self {
+            took_ms: outage.took.0,
+            over: outage.over,
+            parts: parts.map(|(step, took)| v1::OutagePart { step, took_ms: took.0 }).collect(),
+            users_saw: outage.users_saw,
+        }
+    }
+}
+
+impl TryFrom<v1::OutageView> for OutageView {
+    type Error = FieldError;
+    fn try_from(outage: v1::OutageView) -> Result<Self, FieldError> {
+        let parts = outage.parts.into_iter();
+        Ok(Self {
+            took: Millis(outage.took_ms),
+            over: outage.over,
+            parts: parts.map(|part| (part.step, Millis(part.took_ms))).collect(),
+            users_saw: outage.users_saw,
+        })
     }
 }
 
@@ -196,6 +255,8 @@ impl From<OperationView> for v1::OperationView {
             left_out: left_out.map(|(node, reason)| v1::LeftOut { node: node.into(), reason }).collect(),
             submitted_wall_ms: operation.submitted_wall_ms,
             age_ms: operation.age.0,
+            outage: operation.outage.map(Into::into),
+            writes_since_wall_ms: operation.writes_since_wall_ms,
         }
     }
 }
@@ -227,6 +288,8 @@ impl TryFrom<v1::OperationView> for OperationView {
             left_out,
             submitted_wall_ms: operation.submitted_wall_ms,
             age: Millis(operation.age_ms),
+            outage: maybe("outage", operation.outage)?,
+            writes_since_wall_ms: operation.writes_since_wall_ms,
         })
     }
 }

@@ -7,17 +7,20 @@ use soloist_core::{
         AppState, Assignment, DatabaseFacts, DbSession, Foreign, Needs, Observed, Proof, Run, Spec, Task,
         TaskKey, TaskPhase, TaskResult,
     },
-    command::{Registration, Submission},
+    check::{Check, Expected, What},
+    command::{Decision, Registration, Submission},
     condition::Wait,
     ids::{
         BackupId, BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Right, Token,
         Version,
     },
     operation::{HoldMode, PluginChange, Request},
+    policy::{Policy, Traffic, Uploads},
     preflight::{Finding, NodeFacts, Place, Release, Severity, Space, StorageFacts},
+    preview::PlannedStep,
     state::{DatabaseRecord, Desired},
     time::{Millis, Time},
-    view::{FleetView, LockView, NodeView, OperationView, StepView},
+    view::{FleetView, LockView, NodeView, OperationView, OutageView, StepView},
 };
 use soloist_proto::convert::Greeting;
 
@@ -55,10 +58,63 @@ pub(crate) fn assignment() -> Assignment {
                 needs: Needs::Stopped,
                 name: "plugin-enable".into(),
                 params,
+                checks: checks(),
             }),
             proof: Some(proof()),
+            target: Some(Version("2.2.16".into())),
+            hold: true,
+            grace: Some(Millis(45_000)),
         },
     }
+}
+
+pub(crate) fn checks() -> Vec<Check> {
+    let expected = |at: &str, is: &str| Some(Expected { at: at.into(), is: is.into() });
+    let http = What::Http {
+        path: "/api/app:getInfo".into(),
+        status: 201,
+        header: expected("content-type", "application/json"),
+        json: expected("/data/version", "2.2.16"),
+    };
+    let plain = What::Http { path: "/".into(), status: 200, header: None, json: None };
+    let command = What::Command { command: "smoke".into() };
+    let plugin = What::Plugin { plugin: "@nocobase/plugin-acl".into() };
+    let each = [("info", http), ("page", plain), ("smoke", command), ("acl", plugin)];
+    each.map(|(name, what)| Check { name: name.into(), what, timeout: Millis(5_000), tries: 7 }).into()
+}
+
+pub(crate) fn policy() -> Policy {
+    Policy {
+        contact_timeout: Millis(1_001),
+        pre_grant_timeout: Millis(1_002),
+        confirm_timeout: Millis(1_003),
+        accept_timeout: Millis(1_004),
+        lease: Millis(1_005),
+        restore_after: Millis(1_006),
+        gather_timeout: Millis(1_007),
+        start_timeout: Millis(1_008),
+        stop_timeout: Millis(1_009),
+        task_timeout: Millis(1_010),
+        backup_timeout: Millis(1_011),
+        keep_backups: 12,
+        traffic: Traffic::Ready,
+        grace: Some(Millis(1_013)),
+        uploads: Some(Uploads::Presync),
+        checks: checks(),
+        max_parallel: 4,
+    }
+}
+
+pub(crate) fn decisions() -> Vec<Decision> {
+    let rollback = |lose_writes| Decision::Rollback { lose_writes };
+    vec![Decision::Approve, Decision::Reject, rollback(true), rollback(false)]
+}
+
+pub(crate) fn planned() -> Vec<PlannedStep> {
+    vec![
+        PlannedStep { step: "stop a, b".into(), waits_for: "each agent".into(), expected: Some(Millis(7)) },
+        PlannedStep { step: "grant".into(), waits_for: "nothing else".into(), expected: None },
+    ]
 }
 
 pub(crate) fn observed() -> Observed {
@@ -164,8 +220,13 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Backup { on: Some(node("a")) },
         Request::Backup { on: None },
         Request::AcceptDatabase,
-        Request::Restore { backup: BackupId::new("b-1").unwrap() },
+        Request::Restore { backup: BackupId::new("b-1").unwrap(), code: false },
+        Request::Restore { backup: BackupId::new("b-1").unwrap(), code: true },
         Request::RemoveBackup { backup: BackupId::new("b-1").unwrap() },
+        Request::Upgrade { to: Version("2.2.16".into()), on: Some(node("a")), approve: true },
+        Request::Upgrade { to: Version("2.2.16".into()), on: None, approve: false },
+        Request::Prepare { to: Version("2.2.16".into()) },
+        Request::Verify,
     ]
 }
 
@@ -184,9 +245,28 @@ pub(crate) fn operation_view() -> OperationView {
             Wait { node: None, what: "x".into() },
         ],
         steps: vec![
-            StepView { step: "stop a, b".into(), state: "now".into(), took: Some(Millis(7)) },
-            StepView { step: "grant".into(), state: "ahead".into(), took: None },
+            StepView {
+                step: "stop a, b".into(),
+                state: "now".into(),
+                took: Some(Millis(7)),
+                expected: Some(Millis(8)),
+                found: BTreeMap::from([(NodeId::new("node-1").unwrap(), "smoke: ok".to_owned())]),
+            },
+            StepView {
+                step: "grant".into(),
+                state: "ahead".into(),
+                took: None,
+                expected: None,
+                found: BTreeMap::new(),
+            },
         ],
+        outage: Some(OutageView {
+            took: Millis(70),
+            over: true,
+            parts: vec![("stop a, b".into(), Millis(30)), ("backup on a".into(), Millis(40))],
+            users_saw: "an error page".into(),
+        }),
+        writes_since_wall_ms: Some(1_700_000_000_070),
         attempt: 2,
         token: Some(Token(41)),
         solo: Some(node("a")),
@@ -205,6 +285,7 @@ pub(crate) fn fleet_view() -> FleetView {
         active: true,
         desired: Desired::Run,
         database: Some(DatabaseRecord { identity: "7/shop".into(), version: Some(Version("2.2.15".into())) }),
+        policy_version: 3,
         now: Time(123_456),
         lock: LockView {
             held: true,
