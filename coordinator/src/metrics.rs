@@ -41,7 +41,9 @@ pub(crate) fn name(command: &Command) -> &'static str {
         Command::Release { .. } => "release",
         Command::Abort { .. } => "abort",
         Command::Retry { .. } => "retry",
+        Command::Decide { .. } => "decide",
         Command::ForceRelease { .. } => "force_release",
+        Command::SetPolicy { .. } => "set_policy",
         Command::Timer { .. } => "timer",
     }
 }

@@ -9,9 +9,10 @@ use cluster::{Cluster, eventually, within};
 
 use soloist_core::{
     assignment::{AppState, Assignment, Observed, Run},
-    command::Registration,
+    command::{Decision, Registration},
     ids::{BootId, FleetId, Incarnation, MachineId, NodeId},
     operation::Request,
+    policy::Policy,
 };
 use soloist_proto::{
     convert::Greeting,
@@ -61,7 +62,7 @@ async fn an_agent_lives_at_a_follower_and_a_client_asks_another() {
 
     // An operation that is asked for at one member becomes an assignment at the other; asking twice is asking once.
     let steps = within(client.plan(plan("shop", Request::Stop))).await.unwrap().into_inner().steps;
-    assert!(!steps.is_empty());
+    assert!(steps.iter().any(|step| step.step == "stop a" && !step.waits_for.is_empty()), "{steps:?}");
     for _ in 0..2 {
         let reply = within(client.submit(submit("first", start()))).await.unwrap().into_inner();
         assert_eq!(reply.operation, "first");
@@ -120,6 +121,71 @@ async fn without_a_majority_status_is_stale_and_nothing_is_decided() {
     agent.until(|message| matches!(message, Message::Contact(v1::Contact { has_leader: false, .. }))).await;
     let mut other = Agent::connect(&cluster, last, 8).await;
     assert_eq!(other.ended().await.reason, NO_LEADER);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_is_changed_only_from_what_was_seen() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let mut agent = Agent::connect(&cluster, leader, 7).await;
+    agent.opened().await;
+    let followers: Vec<u64> = cluster.running().filter(|id| *id != leader).collect();
+    let (one, other) = (followers[0], followers[1]);
+    let mut client = cluster.operator(one).await;
+    let get = v1::GetPolicyRequest { fleet: "shop".into() };
+    let found = within(client.get_policy(get.clone())).await.unwrap().into_inner();
+    assert_eq!((found.policy.clone().unwrap(), found.version), (Policy::default().into(), 0));
+
+    let policy = v1::Policy { keep_backups: 3, ..found.policy.unwrap() };
+    let set = v1::SetPolicyRequest {
+        fleet: "shop".into(),
+        policy: Some(policy.clone()),
+        seen: 0,
+        by: "test".into(),
+        reason: "less space".into(),
+        changes: vec!["keep_backups: 7 -> 3".into()],
+    };
+    let reply = within(client.set_policy(set.clone())).await.unwrap().into_inner();
+    assert_eq!(reply.version, 1);
+    let mut elsewhere = cluster.operator(other).await;
+    let found = within(elsewhere.get_policy(get)).await.unwrap().into_inner();
+    assert_eq!((found.policy.clone(), found.version), (Some(policy.clone()), 1));
+    let again = within(elsewhere.set_policy(set.clone())).await.unwrap().into_inner();
+    assert_eq!(again.version, 1, "asking twice is asking once");
+
+    let stale =
+        v1::SetPolicyRequest { policy: Some(v1::Policy { keep_backups: 4, ..policy.clone() }), ..set };
+    let problem = refused(within(elsewhere.set_policy(stale.clone())).await);
+    assert_eq!(problem.reason, "policy_moved");
+    let wrong =
+        v1::SetPolicyRequest { policy: Some(v1::Policy { lease_ms: 5, ..policy }), seen: 1, ..stale.clone() };
+    let problem = refused(within(elsewhere.set_policy(wrong)).await);
+    assert_eq!((problem.reason.as_str(), problem.message.contains("lease")), ("malformed", true));
+    let unset = v1::SetPolicyRequest { policy: None, ..stale };
+    assert_eq!(refused(within(elsewhere.set_policy(unset)).await).reason, "malformed");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_that_nobody_waits_for_is_refused() {
+    let cluster = Cluster::start(1).await;
+    let leader = cluster.leader().await;
+    let mut agent = Agent::connect(&cluster, leader, 7).await;
+    agent.opened().await;
+    let mut client = cluster.operator(leader).await;
+    within(client.submit(submit("first", start()))).await.unwrap();
+    let decide = |operation: &str, decision| v1::DecideRequest {
+        fleet: "shop".into(),
+        operation: operation.into(),
+        decision,
+        by: "test".into(),
+        reason: String::new(),
+    };
+    let reject = Some(v1::Decision::from(Decision::Reject));
+    assert_eq!(refused(within(client.decide(decide("first", reject))).await).reason, "not_asked");
+    assert_eq!(refused(within(client.decide(decide("other", reject))).await).reason, "unknown_operation");
+    assert_eq!(refused(within(client.decide(decide("first", None))).await).reason, "malformed");
     cluster.stop().await;
 }
 
@@ -344,6 +410,7 @@ fn submit(operation: &str, request: Request) -> v1::SubmitRequest {
         operation: operation.into(),
         request: Some(request.into()),
         submission: Some(v1::Submission { by: "test".into(), ..v1::Submission::default() }),
+        skip_preflight: false,
     }
 }
 

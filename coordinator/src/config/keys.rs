@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use figment::{Figment, providers::Serialized, value::Value};
 use serde::Deserialize;
-use soloist_core::{policy::Policy, time::Millis};
+use soloist_core::policy::Policy;
 
 use super::{Config, ConfigError, LOG, LogFormat, member};
 
@@ -140,26 +140,19 @@ fn address(key: &str, value: String) -> Result<String, ConfigError> {
 }
 
 fn check_policy(policy: &Policy) -> Result<(), ConfigError> {
-    let lengths = [
-        ("contact_timeout", policy.contact_timeout),
-        ("pre_grant_timeout", policy.pre_grant_timeout),
-        ("confirm_timeout", policy.confirm_timeout),
-        ("accept_timeout", policy.accept_timeout),
-        ("lease", policy.lease),
-        ("gather_timeout", policy.gather_timeout),
-        ("start_timeout", policy.start_timeout),
-        ("stop_timeout", policy.stop_timeout),
-        ("task_timeout", policy.task_timeout),
-        ("backup_timeout", policy.backup_timeout),
-    ];
-    if let Some((key, _)) = lengths.iter().find(|(_, length)| *length < Millis::from_secs(1)) {
-        let text = format!("fleet_defaults.{key} is shorter than a second");
-        return Err(ConfigError::new(text, LENGTHS));
+    if !policy.checks.is_empty() {
+        let text = "fleet_defaults.checks: checks belong to one fleet";
+        return Err(ConfigError::new(text, "set them with soloist fleet apply FILE"));
     }
-    if policy.max_parallel == 0 {
-        return Err(ConfigError::new("fleet_defaults.max_parallel is 0", "use 1 or more"));
-    }
-    Ok(())
+    let Some(problem) = policy.problem() else { return Ok(()) };
+    let keys = Value::serialize(policy).ok().and_then(Value::into_dict).unwrap_or_default();
+    let key = problem.split(' ').next().filter(|word| keys.contains_key(*word));
+    let hint = if key.is_some_and(is_length) { LENGTHS } else { "" };
+    Err(ConfigError::new(format!("fleet_defaults.{problem}"), hint))
+}
+
+fn is_length(key: &str) -> bool {
+    key.ends_with("_timeout") || ["lease", "restore_after", "grace"].contains(&key)
 }
 
 /// How lengths are written.

@@ -249,6 +249,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_the_defaults_is_named() {
+        let wrong = |section: &str| {
+            let text = format!("data = \"d\"\n[fleet_defaults]\n{section}\n");
+            let error = load_file(&text).unwrap_err();
+            (error.problem, error.hint.starts_with("a length is"))
+        };
+        let shorter = ("fleet_defaults.lease is shorter than a second".to_owned(), true);
+        assert_eq!(wrong("lease = 30"), shorter);
+        let (problem, length) = wrong("max_parallel = 0");
+        assert!(problem.starts_with("fleet_defaults.max_parallel is 0") && !length, "{problem}");
+        let (problem, length) = wrong("checks = [{ name = \"\", what = { plugin = { plugin = \"a\" } } }]");
+        assert!(
+            problem.starts_with("fleet_defaults.checks: checks belong to one fleet") && !length,
+            "{problem}"
+        );
+    }
+
+    #[test]
     fn members_that_cannot_be_are_refused() {
         let with =
             |member: &str| load(&["--id", "1", "--data", "d", "--member", member]).unwrap_err().problem;

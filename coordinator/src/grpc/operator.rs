@@ -7,7 +7,8 @@ use soloist_core::{
     Command, Rejection, Reply,
     assignment::AppState,
     ids::{FleetId, OperationId, Token},
-    view::{operation_view, preview},
+    preview::preview,
+    view::operation_view,
 };
 use soloist_proto::{
     convert::{maybe, name, nested, parameters},
@@ -19,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
-    grpc::preflight::preflight,
+    grpc::preflight::{gate, preflight},
     proposer::{refused, unexpected},
     reader::Extras,
     shared::Shared,
@@ -120,17 +121,19 @@ impl OperatorService for Operators {
         let reading = self.shared.read(Some(&fleet), Extras::NONE).await;
         let state = self.shared.project(&fleet, &reading)?;
         let steps = preview(&state, &fleet, &wanted).map_err(|rejection| refused(&rejection))?;
+        let steps = steps.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::PlanReply { steps, freshness: Some(reading.freshness) }))
     }
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answer<v1::SubmitReply> {
         let request = request.into_inner();
-        let command = Command::Submit {
-            fleet: fleet(request.fleet)?,
-            operation: operation(request.operation)?,
-            request: nested("request", request.request)?,
-            submission: maybe("submission", request.submission)?.unwrap_or_default(),
-        };
+        let (fleet, operation) = (fleet(request.fleet)?, operation(request.operation)?);
+        let wanted = nested("request", request.request)?;
+        if !request.skip_preflight {
+            gate(&self.shared, &fleet, &operation, &wanted).await?;
+        }
+        let submission = maybe("submission", request.submission)?.unwrap_or_default();
+        let command = Command::Submit { fleet, operation, request: wanted, submission };
         match self.shared.decide(command).await? {
             Reply::Submitted { operation } => {
                 Ok(Response::new(v1::SubmitReply { operation: operation.into() }))
@@ -180,6 +183,15 @@ impl OperatorService for Operators {
         let (attempt, by) = (request.attempt, request.by);
         self.done(Command::Retry { fleet, operation, attempt, by }).await?;
         Ok(Response::new(v1::RetryReply {}))
+    }
+
+    async fn decide(&self, request: Request<v1::DecideRequest>) -> Answer<v1::DecideReply> {
+        let request = request.into_inner();
+        let (fleet, operation) = (fleet(request.fleet)?, operation(request.operation)?);
+        let decision = nested("decision", request.decision)?;
+        let (by, reason) = (request.by, request.reason);
+        self.done(Command::Decide { fleet, operation, decision, by, reason }).await?;
+        Ok(Response::new(v1::DecideReply {}))
     }
 
     async fn force_release(
@@ -292,6 +304,34 @@ impl OperatorService for Operators {
             .map(|node| v1::NodePlugins { node: node.to_string(), inventory: reading.inventory(node) });
         let nodes = nodes.collect();
         Ok(Response::new(v1::PluginsReply { nodes, freshness: Some(reading.freshness) }))
+    }
+
+    async fn get_policy(&self, request: Request<v1::GetPolicyRequest>) -> Answer<v1::GetPolicyReply> {
+        let fleet = fleet(request.into_inner().fleet)?;
+        let reading = self.shared.read(Some(&fleet), Extras::NONE).await;
+        let state = self.shared.project(&fleet, &reading)?;
+        let found = state.fleets.get(&fleet);
+        Ok(Response::new(v1::GetPolicyReply {
+            policy: found.map(|found| found.policy.clone().into()),
+            version: found.map_or(0, |found| found.policy_version),
+            freshness: Some(reading.freshness),
+        }))
+    }
+
+    async fn set_policy(&self, request: Request<v1::SetPolicyRequest>) -> Answer<v1::SetPolicyReply> {
+        let request = request.into_inner();
+        let command = Command::SetPolicy {
+            fleet: fleet(request.fleet)?,
+            policy: nested("policy", request.policy)?,
+            seen: request.seen,
+            by: request.by,
+            reason: request.reason,
+            changes: request.changes,
+        };
+        match self.shared.decide(command).await? {
+            Reply::Policy { version } => Ok(Response::new(v1::SetPolicyReply { version })),
+            other => Err(unexpected(&other)),
+        }
     }
 
     async fn preflight(&self, request: Request<v1::PreflightRequest>) -> Answer<v1::PreflightReply> {

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use soloist_core::{
     State,
-    ids::{FleetId, NodeId},
-    preflight::{Nodes, Told, checks, compare},
+    ids::{FleetId, NodeId, OperationId},
+    operation::Request,
+    preflight::{Nodes, Told, blocking, checks, compare, concerns},
 };
 use soloist_proto::{
-    errors::{NO_LEADER, Problem},
+    errors::{NO_LEADER, PREFLIGHT, Problem},
     v1,
 };
 use tokio::time::{Instant, sleep};
@@ -31,6 +32,45 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Compares the nodes of a fleet by what they say now, or by what they said last if they do not answer in time.
 pub(crate) async fn preflight(shared: &Shared, fleet: &FleetId) -> Result<v1::PreflightReply, Status> {
+    let (state, reading) = ask(shared, fleet).await?;
+    Ok(reply(&state, fleet, reading))
+}
+
+/// Refuses an operation that a difference between the nodes stands in the way of.
+///
+/// What the nodes have said in the last minutes is good enough to let an operation pass, but not to refuse one, and not for an
+/// upgrade: then they are asked.
+pub(crate) async fn gate(
+    shared: &Shared,
+    fleet: &FleetId,
+    operation: &OperationId,
+    request: &Request,
+) -> Result<(), Status> {
+    let known = |state: &State| state.fleets.get(fleet)?.operation(operation).map(|_| ());
+    if !concerns(request) || shared.raft.storage().read(|state, _| known(state)).is_some() {
+        return Ok(());
+    }
+    if !matches!(request, Request::Upgrade { .. }) {
+        let reading = shared.read(Some(fleet), Extras { facts: true, ..Extras::NONE }).await;
+        let state = shared.project(fleet, &reading)?;
+        let nodes = told(&state, fleet, &reading);
+        if !nodes.values().any(Option::is_none) && blocking(&compare(&nodes), request).is_none() {
+            return Ok(());
+        }
+    }
+    let (state, reading) = ask(shared, fleet).await?;
+    match blocking(&compare(&told(&state, fleet, &reading)), request) {
+        None => Ok(()),
+        Some(finding) => {
+            let text = format!("preflight found a problem ({}): {}", finding.check, finding.text);
+            let hint = format!("{}; see all with soloist preflight, or add --skip-preflight", finding.remedy);
+            Err(Problem::new(Code::FailedPrecondition, PREFLIGHT, text, hint).into())
+        }
+    }
+}
+
+/// Asks every agent in contact, and waits for the answers.
+async fn ask(shared: &Shared, fleet: &FleetId) -> Result<(State, Reading), Status> {
     let deadline = Instant::now() + PATIENCE;
     let (mut asked, mut wanted) = (None, 0);
     loop {
@@ -45,7 +85,7 @@ pub(crate) async fn preflight(shared: &Shared, fleet: &FleetId) -> Result<v1::Pr
         let state = shared.project(fleet, &reading)?;
         let over = Instant::now() >= deadline;
         if !stale && (over || answered(&state, fleet, &reading, wanted)) {
-            return Ok(reply(&state, fleet, reading));
+            return Ok((state, reading));
         }
         if over {
             let text = "only a leader knows what the nodes say about themselves, and none answers";
@@ -64,16 +104,20 @@ fn answered(state: &State, fleet: &FleetId, reading: &Reading, wanted: u64) -> b
     })
 }
 
-fn reply(state: &State, fleet: &FleetId, reading: Reading) -> v1::PreflightReply {
-    let names: Vec<&NodeId> =
-        state.fleets.get(fleet).into_iter().flat_map(|found| found.nodes.keys()).collect();
+/// What each node of the fleet has told.
+fn told(state: &State, fleet: &FleetId, reading: &Reading) -> Nodes {
+    let names = state.fleets.get(fleet).into_iter().flat_map(|found| found.nodes.keys());
     let told = |node: &NodeId| Told::try_from(reading.facts(node)?.clone()).ok();
-    let nodes: Nodes = names.iter().map(|node| ((*node).clone(), told(node))).collect();
+    names.map(|node| (node.clone(), told(node))).collect()
+}
+
+fn reply(state: &State, fleet: &FleetId, reading: Reading) -> v1::PreflightReply {
+    let nodes = told(state, fleet, &reading);
     v1::PreflightReply {
         findings: compare(&nodes).into_iter().map(Into::into).collect(),
         checks: checks(&nodes).into_iter().map(str::to_owned).collect(),
-        nodes: names
-            .iter()
+        nodes: nodes
+            .keys()
             .map(|node| v1::NodePreflight { node: node.to_string(), told: reading.facts(node).cloned() })
             .collect(),
         freshness: Some(reading.freshness),

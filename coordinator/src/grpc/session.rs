@@ -120,7 +120,7 @@ struct Session<'a> {
 /// What the state has for the agent.
 enum Next {
     Nothing,
-    Assignment(Assignment),
+    Assignment(Box<Assignment>),
     Superseded,
 }
 
@@ -187,14 +187,14 @@ impl Session<'_> {
                 {
                     Next::Nothing
                 }
-                _ => Next::Assignment(node.assignment.clone()),
+                _ => Next::Assignment(Box::new(node.assignment.clone())),
             }
         });
         match next {
             Next::Nothing => Ok(true),
             Next::Assignment(assignment) => {
-                self.sent = Some((assignment.clone(), Instant::now()));
-                send(self.to, assignment).await?;
+                self.sent = Some((Assignment::clone(&assignment), Instant::now()));
+                send(self.to, *assignment).await?;
                 Ok(true)
             }
             Next::Superseded => {
