@@ -11,8 +11,19 @@
 //! profile = "nocobase"
 //! app_folder = "/srv/nocobase"
 //! credential = "/etc/soloist/nocobase-credential"
+//!
+//! # For upgrades: versions of the code, and the link through which app_folder then goes.
+//! [release]
+//! folder = "/opt/nocobase/releases"
+//! current = "/opt/nocobase/current"
+//! fetch = ["/usr/local/bin/fetch-nocobase"]
+//!
+//! # Programs that the fleet's checks may name.
+//! [checks]
+//! smoke = ["/usr/local/bin/smoke-test", "--fast"]
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,6 +34,7 @@ use soloist_core::ids::{FleetId, NodeId};
 use crate::backup::BackupConfig;
 use crate::host::{BOOT_ID_PATH, MACHINE_ID_PATH};
 use crate::profile::ProfileConfig;
+use crate::release::ReleaseConfig;
 
 /// Variables that replace values of the file.
 const VARIABLES: [&str; 5] = [
@@ -82,9 +94,9 @@ pub struct Config {
     /// What people are told as the agent's HTTP address; the one above unless given.
     #[serde(default)]
     pub address: Option<String>,
-    /// Seconds between SIGTERM and SIGKILL for the app.
-    #[serde(default = "grace_secs")]
-    pub grace_secs: u64,
+    /// Seconds between SIGTERM and SIGKILL for the app; as the fleet's policy says unless given.
+    #[serde(default)]
+    pub grace_secs: Option<u64>,
     /// File that holds the kernel's boot id; replaced in tests only.
     #[serde(default = "boot_id_file")]
     pub boot_id_file: PathBuf,
@@ -94,13 +106,14 @@ pub struct Config {
     /// How the app is backed up.
     #[serde(default)]
     pub backup: BackupConfig,
+    /// Where versions of the app's code lie; without it, there is only the one that is there.
+    #[serde(default)]
+    pub release: Option<ReleaseConfig>,
+    /// Programs that the fleet's checks may name, each with its arguments; they succeed if the node is good.
+    #[serde(default)]
+    pub checks: BTreeMap<String, Vec<String>>,
     /// The app.
     pub app: ProfileConfig,
-}
-
-/// NocoBase needs 0.6 s to stop and a worker may need long to drain; more than half a minute is unusual.
-fn grace_secs() -> u64 {
-    30
 }
 
 fn boot_id_file() -> PathBuf {
@@ -121,11 +134,14 @@ impl Config {
         if config.coordinators.is_empty() {
             let what =
                 "coordinators is empty: name at least one, for example [\"127.0.0.1:7401\"]".to_owned();
-            return Err(ConfigError::Malformed {
-                path: path.to_owned(),
-                line: line_of(&text, "coordinators"),
-                what,
-            });
+            return Err(malformed(path, line_of(&text, "coordinators"), what));
+        }
+        if let Some(what) = config.release.as_ref().and_then(ReleaseConfig::problem) {
+            return Err(malformed(path, line_of(&text, "[release]"), what));
+        }
+        if let Some((name, _)) = config.checks.iter().find(|(_, argv)| argv.is_empty()) {
+            let what = format!("the check \"{name}\" names no program");
+            return Err(malformed(path, line_of(&text, name), what));
         }
         Ok(config)
     }
@@ -161,15 +177,19 @@ impl Config {
         Ok(())
     }
 
-    /// Time between SIGTERM and SIGKILL.
-    pub fn grace(&self) -> Duration {
-        Duration::from_secs(self.grace_secs)
+    /// The node's own time between SIGTERM and SIGKILL.
+    pub fn grace(&self) -> Option<Duration> {
+        self.grace_secs.map(Duration::from_secs)
     }
 
     /// The agent's HTTP address as people are told.
     pub fn shown_address(&self) -> String {
         self.address.clone().or_else(|| self.http.map(|address| address.to_string())).unwrap_or_default()
     }
+}
+
+fn malformed(path: &Path, line: usize, what: String) -> ConfigError {
+    ConfigError::Malformed { path: path.to_owned(), line, what }
 }
 
 fn line_of(text: &str, key: &str) -> usize {
@@ -239,6 +259,11 @@ mod tests {
         assert!(error.contains("agent.toml:2:") && error.contains("Node 1"), "{error}");
         let error = load(&GOOD.replace("[\"127.0.0.1:7401\"]", "[]"), &[]).unwrap_err().to_string();
         assert!(error.contains("agent.toml:4: coordinators is empty"), "{error}");
+        let release = format!("{GOOD}[release]\nfolder = \"/r\"\n");
+        let error = load(&release, &[]).unwrap_err().to_string();
+        assert!(error.contains("agent.toml:10: [release] needs folder and current"), "{error}");
+        let error = load(&format!("{GOOD}[checks]\nsmoke = []\n"), &[]).unwrap_err().to_string();
+        assert!(error.contains("agent.toml:11: the check \"smoke\" names no program"), "{error}");
         let error = load("fleet = \n", &[]).unwrap_err().to_string();
         assert!(error.contains("agent.toml:1:"), "{error}");
     }

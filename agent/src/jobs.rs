@@ -8,16 +8,14 @@ use soloist_core::assignment::{Proof, RunMode, Task, TaskKey, TaskPhase, TaskRes
 use soloist_core::ids::{Generation, Launch, Version};
 use soloist_core::preflight::NodeFacts;
 use soloist_proto::v1;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use crate::backup::Progress;
 use crate::driver::{AppCommand, Driver, DriverError, LaunchPlan, ProcessDriver, StopOutcome};
 use crate::keeper::LogBounds;
 use crate::preflight::Gatherer;
 use crate::probe::{Health, Prober, Verdict};
 use crate::profile::{Facts, Profile};
-use crate::task::backup::{BackupTasks, Output};
-use crate::task::{self, TaskEnd, TaskLimits, Tasks};
+use crate::task::{LongTasks, Output, TaskEnd, TaskLimits, Tasks};
 
 /// Pause before a task that may still be under way is looked at again.
 const RECOVER_EVERY: Duration = Duration::from_millis(500);
@@ -31,12 +29,12 @@ pub const RESULTS_MAX: usize = 32;
 pub enum Done {
     /// The app was executed, or was not.
     Launched(Result<(), DriverError>),
-    /// The command to execute in this mode was made, or could not be.
-    Prepared(RunMode, Result<AppCommand, String>),
+    /// The command to execute in this mode was made, or could not be; with the number of the code that it is for.
+    Prepared(RunMode, Result<AppCommand, String>, u64),
     /// The app was stopped, or was not.
     Stopped(Result<StopOutcome, DriverError>),
-    /// Facts were read.
-    Facts(Facts),
+    /// Facts were read, of the code with this number.
+    Facts(Facts, u64),
     /// The app was looked at.
     Looked(Prober, Health, Verdict),
     /// A task's check or run ended, with what it found or made.
@@ -58,8 +56,7 @@ pub enum Done {
 pub struct Jobs {
     profile: Arc<Profile>,
     driver: ProcessDriver,
-    grace: Duration,
-    backups: Arc<BackupTasks>,
+    tasks: Arc<LongTasks>,
     gatherer: Arc<Gatherer>,
     done: mpsc::Sender<Done>,
 }
@@ -69,12 +66,11 @@ impl Jobs {
     pub fn new(
         profile: Arc<Profile>,
         driver: ProcessDriver,
-        grace: Duration,
         gatherer: Arc<Gatherer>,
-        backups: BackupTasks,
+        tasks: LongTasks,
         done: mpsc::Sender<Done>,
     ) -> Self {
-        Self { profile, driver, grace, gatherer, backups: Arc::new(backups), done }
+        Self { profile, driver, gatherer, tasks: Arc::new(tasks), done }
     }
 
     fn spawn(&self, job: impl Future<Output = Done> + Send + 'static) {
@@ -86,35 +82,35 @@ impl Jobs {
         });
     }
 
-    /// Makes the command to execute; nothing is started.
-    pub fn prepare(&self, mode: RunMode) {
+    /// Makes the command to execute; nothing is started. A switch to other code gives the code another number.
+    pub fn prepare(&self, mode: RunMode, code: u64) {
         let this = self.clone();
         self.spawn(async move {
             let command = this.profile.command(mode).await.map_err(|error| error.to_string());
-            Done::Prepared(mode, command)
+            Done::Prepared(mode, command, code)
         });
     }
 
-    /// Executes the app; the ledger names the launch already.
-    pub fn launch(&self, launch: Launch, command: AppCommand, generation: Generation) {
+    /// Executes the app; the ledger names the launch already. `grace` is for a keeper that is stopped by others than the agent.
+    pub fn launch(&self, launch: Launch, command: AppCommand, generation: Generation, grace: Duration) {
         let this = self.clone();
         self.spawn(async move {
-            let (grace, log) = (this.grace, LogBounds::default());
+            let log = LogBounds::default();
             let plan = LaunchPlan { launch, generation: Some(generation), command, grace, log };
             Done::Launched(this.driver.start(plan).await)
         });
     }
 
-    /// Stops the app; the ledger has no ticket any more.
-    pub fn stop(&self, may_kill: bool) {
+    /// Stops the app, with this time between SIGTERM and SIGKILL; the ledger has no ticket any more.
+    pub fn stop(&self, may_kill: bool, grace: Duration) {
         let this = self.clone();
-        self.spawn(async move { Done::Stopped(this.driver.stop(this.grace, may_kill).await) });
+        self.spawn(async move { Done::Stopped(this.driver.stop(grace, may_kill).await) });
     }
 
-    /// Reads the facts.
-    pub fn read_facts(&self) {
+    /// Reads the facts; `code` is the number of the code that they are of.
+    pub fn read_facts(&self, code: u64) {
         let this = self.clone();
-        self.spawn(async move { Done::Facts(this.profile.facts().await) });
+        self.spawn(async move { Done::Facts(this.profile.facts().await, code) });
     }
 
     /// Looks at the running app.
@@ -130,11 +126,16 @@ impl Jobs {
     pub fn task(&self, task: Task, begun_before: bool) {
         let this = self.clone();
         self.spawn(async move {
-            if task::backup::NAMES.contains(&task.name.as_str()) {
-                let (result, output) = this.backup(&task, begun_before).await;
+            if this.tasks.have(&task.name) {
+                let done = this.done.clone();
+                let tell = move |text| {
+                    // A loop that is busy takes the next one.
+                    let _ = done.try_send(Done::Progress(text));
+                };
+                let (result, output) = this.tasks.perform(&task, begun_before, tell).await;
                 return Done::Task(task.key, task.phase, result, output);
             }
-            let result = match this.tasks().await {
+            let result = match this.plugin_tasks().await {
                 Ok(tasks) => tasks_end(&tasks, &task, begun_before).await,
                 Err(reason) => TaskResult::Failed(reason),
             };
@@ -142,27 +143,7 @@ impl Jobs {
         });
     }
 
-    async fn backup(&self, task: &Task, begun_before: bool) -> (TaskResult, Output) {
-        if begun_before {
-            return self.backups.recover(task).await;
-        }
-        let (progress, mut told) = watch::channel(Progress::default());
-        let done = self.done.clone();
-        let teller = tokio::spawn(async move {
-            while told.changed().await.is_ok() {
-                let text = told.borrow_and_update().to_string();
-                // A loop that is busy takes the next one.
-                let _ = done.try_send(Done::Progress(text));
-            }
-        });
-        let end = self.backups.perform(task, &progress).await;
-        drop(progress);
-        // It ends with its channel.
-        let _ = teller.await;
-        end
-    }
-
-    async fn tasks(&self) -> Result<Tasks, String> {
+    async fn plugin_tasks(&self) -> Result<Tasks, String> {
         let api = self.profile.api().await.map_err(|error| error.to_string())?;
         let api = api.ok_or("this node's app has no API: set api_url in its [app] table")?;
         Ok(Tasks::new(api, self.profile.proofs().clone(), TaskLimits::default()))

@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod preflight;
 pub mod probe;
 pub mod profile;
+pub mod release;
 pub mod session;
 pub mod status;
 pub mod task;
@@ -33,7 +34,10 @@ use crate::ledger::{DataFolder, LedgerFile, Loaded};
 use crate::preflight::Gatherer;
 use crate::profile::{NodeContext, Profile};
 use crate::session::{Identity, Outgoing};
+use crate::task::LongTasks;
 use crate::task::backup::BackupTasks;
+use crate::task::release::ReleaseTasks;
+use crate::task::verify::VerifyTasks;
 
 /// News that may wait for the loop.
 const NEWS_MAX: usize = 64;
@@ -55,6 +59,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         fleet: config.fleet.clone(),
         node: config.node.clone(),
         data_folder: folder.path().to_owned(),
+        releases: config.release.as_ref().and_then(|release| release.folder.clone()),
     };
     let profile = Arc::new(Profile::new(config.app.clone(), context.clone())?);
     let mut options =
@@ -62,6 +67,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             .context("cannot find the agent's own program")?;
     options.host = host;
     let driver = ProcessDriver::new(options);
+    task::end_leftovers(&config.fleet, &config.node).await.map_err(anyhow::Error::msg)?;
     tracing::info!(
         fleet = %config.fleet,
         node = %config.node,
@@ -92,8 +98,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         config.fleet.clone(),
         config.node.clone(),
     );
+    let (fleet, node) = (config.fleet.clone(), config.node.clone());
+    let release = config.release.as_ref();
+    let releases = ReleaseTasks::new(Arc::clone(&profile), release, fleet.clone(), node.clone());
+    let verifications = VerifyTasks::new(Arc::clone(&profile), config.checks.clone(), fleet, node);
+    let tasks = LongTasks { backups, releases, verifications };
     let gatherer = Arc::new(Gatherer::new(context));
-    let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), config.grace(), gatherer, backups, done_out);
+    let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), gatherer, tasks, done_out);
     let parts = Parts {
         config,
         ledger,

@@ -22,6 +22,8 @@ pub struct Status {
     pub progress: String,
     /// The accepted assignment.
     pub assignment: Option<Assignment>,
+    /// Whether no traffic may be sent here, although the app serves: it waits for verification or approval.
+    pub hold: bool,
     /// What was seen last.
     pub observed: Observed,
     /// Process ids of the app.
@@ -32,9 +34,10 @@ pub struct Status {
 }
 
 impl Status {
-    /// Whether traffic should be sent here: the app serves, and is meant to.
+    /// Whether traffic should be sent here: the app serves, is meant to, and waits for nobody. Without an assignment nobody knows
+    /// whether it waits: its ledger was lost, perhaps in the middle of an upgrade.
     pub fn ready(&self) -> bool {
-        let wanted = self.assignment.as_ref().is_none_or(|assignment| assignment.spec.run.mode().is_some());
-        self.observed.app == AppState::Serving && wanted
+        let wanted = self.assignment.as_ref().is_some_and(|assignment| assignment.spec.run.mode().is_some());
+        self.observed.app == AppState::Serving && wanted && !self.hold
     }
 }

@@ -21,6 +21,7 @@ fn task(phase: TaskPhase, name: &str, plugin: &str) -> Task {
         needs: Needs::Serving,
         name: name.into(),
         params: [("plugin".to_owned(), plugin.to_owned())].into(),
+        checks: Vec::new(),
     }
 }
 

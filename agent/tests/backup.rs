@@ -274,6 +274,28 @@ async fn the_deadline_kills_the_children() {
 }
 
 #[tokio::test]
+async fn what_was_never_finished_goes_when_the_next_begins() {
+    let place = Place::new();
+    let left = place.at("backups/.partial-left");
+    for folder in [&left, &place.at("backups/.partial-busy"), &place.at("backups/.partial-next/uploads")] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    fs::write(left.join("database.dump"), "half").unwrap();
+    // Somebody works on that one.
+    let lock = fs::File::create(place.at("backups/.lock-busy")).unwrap();
+    lock.lock().unwrap();
+    place.backups().presync(&id("next"), &place.installation(&[]), &quiet()).await.unwrap();
+    place.nothing_but(&[".partial-busy", ".partial-next"]);
+    place.create("next", Uploads::Presync).await.unwrap();
+    drop(lock);
+    place.create("last", Uploads::Skip).await.unwrap();
+    let names = names(&place.at("backups"));
+    let there: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| !name.starts_with(".lock-")).collect();
+    assert_eq!(there, ["last", "next"]);
+}
+
+#[tokio::test]
 async fn passwords_are_in_no_argument_and_in_no_environment() {
     let place = Place::new();
     // Each program notes how it was called, and what others could see of it.

@@ -83,6 +83,7 @@ impl Stage {
         ]);
         let config = NocoBaseConfig {
             app_folder: self.path(name),
+            env_file: None,
             env,
             node: None,
             credential: None,
@@ -95,7 +96,7 @@ impl Stage {
 
     fn context(&self, name: &str) -> NodeContext {
         let (fleet, node) = (FleetId::new("crm").unwrap(), NodeId::new(name).unwrap());
-        NodeContext { fleet, node, data_folder: self.path(&format!("{name}-data")) }
+        NodeContext { fleet, node, data_folder: self.path(&format!("{name}-data")), releases: None }
     }
 }
 

@@ -3,11 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use soloist_agent::host::AppPattern;
 use soloist_agent::profile::{GenericConfig, NocoBaseConfig, NodeContext, Profile, ProfileConfig};
-use soloist_core::assignment::{DatabaseFacts, RunMode};
-use soloist_core::ids::{FleetId, NodeId, Right, Version};
+use soloist_agent::release::ReleaseConfig;
+use soloist_agent::task::release::ReleaseTasks;
+use soloist_core::assignment::{DatabaseFacts, Needs, RunMode, Task, TaskKey, TaskPhase, TaskResult};
+use soloist_core::ids::{FleetId, NodeId, OperationId, Right, Version};
+use tokio::sync::watch;
 
 /// Like the launcher's code: reads `.env` without replacing what is set, and finds the app's package.
 const UTIL: &str = r#"
@@ -15,7 +20,7 @@ const fs = require("fs"), path = require("path");
 exports.initEnv = () => {
   console.log("a library says hello");
   process.env.NODE_OPTIONS = ((process.env.NODE_OPTIONS || "") + " --preserve-symlinks").trim();
-  for (const line of fs.readFileSync(".env", "utf8").split("\n")) {
+  for (const line of fs.readFileSync(process.env.APP_ENV_PATH || ".env", "utf8").split("\n")) {
     const at = line.indexOf("=");
     if (at > 0 && !(line.slice(0, at) in process.env)) process.env[line.slice(0, at)] = line.slice(at + 1);
   }
@@ -34,22 +39,12 @@ impl Installation {
     fn new(settings: &str) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let app_folder = temp.path().join("app");
-        for (path, text) in [
-            (".env", settings),
-            ("node_modules/@nocobase/cli-v1/src/util.js", UTIL),
-            ("node_modules/@nocobase/app/lib/index.js", ""),
-            (
-                "node_modules/@nocobase/server/package.json",
-                r#"{"name":"@nocobase/server","version":"2.2.15"}"#,
-            ),
-            ("storage/keep", ""),
-        ] {
-            let path = app_folder.join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
+        release(&app_folder, "2.2.15");
+        put(&app_folder.join(".env"), settings);
+        put(&app_folder.join("storage/keep"), "");
         let config = NocoBaseConfig {
             app_folder,
+            env_file: None,
             env: BTreeMap::new(),
             node: None,
             credential: None,
@@ -65,8 +60,22 @@ impl Installation {
     }
 }
 
+fn put(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+/// The code of a version, without settings and storage.
+fn release(folder: &Path, version: &str) {
+    put(&folder.join("node_modules/@nocobase/cli-v1/src/util.js"), UTIL);
+    put(&folder.join("node_modules/@nocobase/app/lib/index.js"), "");
+    let server = format!("{{\"name\":\"@nocobase/server\",\"version\":\"{version}\"}}");
+    put(&folder.join("node_modules/@nocobase/server/package.json"), &server);
+}
+
 fn context(data_folder: PathBuf) -> NodeContext {
-    NodeContext { fleet: FleetId::new("crm").unwrap(), node: NodeId::new("n1").unwrap(), data_folder }
+    let (fleet, node) = (FleetId::new("crm").unwrap(), NodeId::new("n1").unwrap());
+    NodeContext { fleet, node, data_folder, releases: None }
 }
 
 #[tokio::test]
@@ -102,11 +111,11 @@ async fn the_apps_environment_is_its_own() {
 
 #[tokio::test]
 async fn facts_of_disk_and_storage() {
-    let installation = Installation::new("DB_DIALECT=mysql\n");
+    let installation = Installation::new("DB_DIALECT=oracle\n");
     let profile = installation.profile();
     let facts = profile.facts().await;
     assert_eq!((facts.code, facts.upgrading, facts.refusal), (Some(Version("2.2.15".into())), false, None));
-    assert!(facts.database_error.unwrap().contains("mysql"));
+    assert!(facts.database_error.unwrap().contains("oracle"));
     std::fs::write(installation.config.app_folder.join("storage/.upgrading"), "").unwrap();
     assert!(profile.facts().await.upgrading);
 }
@@ -155,4 +164,112 @@ async fn a_generic_app_tells_its_facts() {
             .contains("migrate_command")
     );
     assert_eq!(profile.command(RunMode::Plain).await.unwrap().env["SOLOIST_NODE"], "crm/n1");
+}
+
+/// Releases of a node, and a profile whose app folder is the link to one of them.
+struct Switched {
+    installation: Installation,
+    profile: Profile,
+    tasks: ReleaseTasks,
+}
+
+impl Switched {
+    fn new(storage: &str) -> Self {
+        let mut installation = Installation::new("");
+        let at = |path: &str| installation.temp.path().canonicalize().unwrap().join(path);
+        for version in ["2.2.15", "2.2.99"] {
+            release(&at("releases").join(version), version);
+        }
+        std::os::unix::fs::symlink(at("releases/2.2.15"), at("current")).unwrap();
+        let storage = if storage.is_empty() { at("kept").display().to_string() } else { storage.to_owned() };
+        put(&at("app.env"), &format!("DB_DIALECT=mysql\nSTORAGE_PATH={storage}\n"));
+        put(&at("kept/keep"), "");
+        (installation.config.app_folder, installation.config.env_file) = (at("current"), Some(at("app.env")));
+        let text = format!("folder = {:?}\ncurrent = {:?}\n", at("releases"), at("current"));
+        let config: ReleaseConfig = toml::from_str(&text).unwrap();
+        let context = NodeContext { releases: Some(at("releases")), ..context(at("data")) };
+        let make =
+            || Profile::new(ProfileConfig::NocoBase(installation.config.clone()), context.clone()).unwrap();
+        let (fleet, node) = (context.fleet.clone(), context.node.clone());
+        let tasks = ReleaseTasks::new(Arc::new(make()), Some(&config), fleet, node);
+        Self { profile: make(), installation, tasks }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.installation.temp.path().canonicalize().unwrap().join(path)
+    }
+
+    async fn perform(&self, phase: TaskPhase, version: &str) -> TaskResult {
+        let task = Task {
+            key: TaskKey { operation: OperationId::new("op").unwrap(), step: 1, attempt: 1 },
+            phase,
+            needs: Needs::Stopped,
+            name: "release".into(),
+            params: [("version".to_owned(), version.to_owned())].into(),
+            checks: Vec::new(),
+        };
+        self.tasks.perform(&task, &watch::channel(String::new()).0).await.0
+    }
+}
+
+#[tokio::test]
+async fn a_switch_is_noticed_at_once() {
+    let place = Switched::new("");
+    let before = place.profile.command(RunMode::Plain).await.unwrap();
+    assert_eq!(before.cwd, place.at("releases/2.2.15"), "the release itself, not the link");
+    assert_eq!(place.profile.facts().await.code, Some(Version("2.2.15".into())));
+    assert_eq!(place.perform(TaskPhase::Check, "2.2.99").await, TaskResult::Done);
+    assert_eq!(place.profile.facts().await.code, Some(Version("2.2.15".into())), "a check changes nothing");
+    assert_eq!(place.perform(TaskPhase::Run, "2.2.99").await, TaskResult::Done);
+    assert_eq!(place.profile.facts().await.code, Some(Version("2.2.99".into())));
+    let after = place.profile.command(RunMode::Plain).await.unwrap();
+    assert_eq!(after.cwd, place.at("releases/2.2.99"));
+    let entry = place.at("releases/2.2.99/node_modules/@nocobase/app/lib/index.js");
+    assert!(after.argv.contains(&entry.display().to_string()), "{:?}", after.argv);
+    assert_eq!(after.env["STORAGE_PATH"], place.at("kept").display().to_string());
+    assert_eq!(after.env["APP_ENV_PATH"], place.at("app.env").display().to_string());
+}
+
+#[tokio::test]
+async fn a_process_of_any_release_is_the_app() {
+    let place = Switched::new("");
+    let AppPattern::NocoBase { app_folders, .. } = place.profile.pattern().await else { panic!("NocoBase") };
+    for folder in ["current", "releases/2.2.15", "releases"] {
+        assert!(app_folders.contains(&place.at(folder)), "{folder}: {app_folders:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_would_be_left_behind_is_refused_before() {
+    let place = Switched::new("storage");
+    let TaskResult::Failed(why) = place.perform(TaskPhase::Check, "2.2.99").await else { panic!("good") };
+    let inside = place.at("releases/2.2.15/storage");
+    assert!(why.contains(&inside.display().to_string()) && why.contains("set STORAGE_PATH in"), "{why}");
+
+    let mut place = Switched::new("");
+    std::fs::write(place.at("current/.env"), "DB_DIALECT=mysql\n").unwrap();
+    place.installation.config.env_file = None;
+    let text = format!("folder = {:?}\ncurrent = {:?}\n", place.at("releases"), place.at("current"));
+    let config: ReleaseConfig = toml::from_str(&text).unwrap();
+    let (profile, context) = (Arc::new(place.installation.profile()), context("/nonexistent".into()));
+    place.tasks = ReleaseTasks::new(profile, Some(&config), context.fleet, context.node);
+    let TaskResult::Failed(why) = place.perform(TaskPhase::Check, "2.2.99").await else { panic!("good") };
+    assert!(why.contains("/current/.env") && why.contains("env_file"), "{why}");
+}
+
+#[tokio::test]
+async fn what_is_kept_of_another_release_does_not_count() {
+    // By hand, because the task refuses such a storage.
+    let place = Switched::new("storage");
+    put(&place.at("releases/2.2.15/storage/keep"), "");
+    put(&place.at("releases/2.2.99/storage/.upgrading"), "");
+    let server =
+        |version: &str| place.at("releases").join(version).join("node_modules/@nocobase/server/package.json");
+    // Of one length and time: only the folder tells them apart.
+    let time = std::fs::metadata(server("2.2.15")).unwrap().modified().unwrap();
+    std::fs::File::open(server("2.2.99")).unwrap().set_modified(time).unwrap();
+    assert!(!place.profile.facts().await.upgrading);
+    std::fs::remove_file(place.at("current")).unwrap();
+    std::os::unix::fs::symlink(place.at("releases/2.2.99"), place.at("current")).unwrap();
+    assert!(place.profile.facts().await.upgrading);
 }

@@ -33,7 +33,7 @@ impl Place {
         let database =
             DatabaseAddress { host: "db".into(), port: "5432".into(), database: fleet.to_string() };
         let app = AppPattern::NocoBase {
-            app_folder: temp.path().canonicalize().unwrap(),
+            app_folders: vec![temp.path().canonicalize().unwrap()],
             database: Some(database),
         };
         let marker = Marker::new(&fleet, &NodeId::new("n1").unwrap());
@@ -115,7 +115,8 @@ async fn a_marker_is_matched_whole_and_zombies_do_not_count() {
 async fn a_command_is_foreign_only_in_its_folder() {
     let mut place = Place::new("scan-command");
     let argv = vec!["my-app".to_owned(), "-c".to_owned()];
-    place.query.app = AppPattern::Command { app_folder: place.temp.path().canonicalize().unwrap(), argv };
+    let app_folders = vec!["/nonexistent".into(), place.temp.path().canonicalize().unwrap()];
+    place.query.app = AppPattern::Command { app_folders, argv };
     let inside = place.process("my-app", true, &[]);
     let _outside = place.process("my-app", false, &[]);
     let _other = place.process("other-app", true, &[]);

@@ -5,11 +5,16 @@ use std::time::Duration;
 use soloist_core::agent::{Action, Ledger, reconcile};
 use soloist_core::assignment::RunMode;
 use soloist_core::ids::{Generation, Launch};
+use soloist_core::time::Millis;
 
 use super::{Agent, AgentError};
 
 /// Facts older than this do not allow a launch.
 const FACTS_FRESH: Duration = Duration::from_secs(2);
+
+/// Time between SIGTERM and SIGKILL where nobody says anything else: NocoBase needs 0.6 s to stop and a worker may need long to
+/// drain; more than half a minute is unusual.
+const GRACE: Duration = Duration::from_secs(30);
 
 impl Agent {
     pub(super) fn act(&mut self) -> Result<(), AgentError> {
@@ -59,7 +64,7 @@ impl Agent {
                 .is_none_or(|(made, _, at)| *made != mode || at.elapsed() >= FACTS_FRESH);
             if old && !self.preparing {
                 self.preparing = true;
-                self.parts.jobs.prepare(mode);
+                self.parts.jobs.prepare(mode, self.code_number);
             }
             self.look_closer();
             return Ok(());
@@ -70,7 +75,7 @@ impl Agent {
         tracing::info!(?mode, %generation, %launch, "app is launched");
         self.launching = true;
         self.restart_at = None;
-        self.parts.jobs.launch(launch, command, generation);
+        self.parts.jobs.launch(launch, command, generation, self.grace());
         Ok(())
     }
 
@@ -82,13 +87,37 @@ impl Agent {
         self.restarts = 0;
         self.restart_at = None;
         self.launch_error = None;
-        self.parts.jobs.stop(may_kill);
+        self.parts.jobs.stop(may_kill, self.grace());
         Ok(())
+    }
+
+    /// Time between SIGTERM and SIGKILL, as it is now.
+    fn grace(&self) -> Duration {
+        let current = self.ledger().assignment.as_ref().filter(|_| self.ledger().boot == self.parts.boot);
+        grace(self.parts.config.grace(), current.and_then(|assignment| assignment.spec.grace))
     }
 
     pub(super) fn store_under_exec_lock(&mut self, next: Ledger) -> Result<(), AgentError> {
         let ledger = &mut self.parts.ledger;
         self.parts.driver.with_exec_lock(|| ledger.store(next)).map_err(AgentError::ExecLock)??;
         Ok(())
+    }
+}
+
+/// The node's own grace, else the fleet's, else the usual one.
+fn grace(own: Option<Duration>, fleet: Option<Millis>) -> Duration {
+    own.or(fleet.map(|fleet| Duration::from_millis(fleet.0))).unwrap_or(GRACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nodes_own_grace_wins() {
+        let (own, fleet) = (Some(Duration::from_secs(5)), Some(Millis(90_000)));
+        assert_eq!(grace(own, fleet), Duration::from_secs(5));
+        assert_eq!(grace(None, fleet), Duration::from_secs(90));
+        assert_eq!(grace(None, None), GRACE);
     }
 }

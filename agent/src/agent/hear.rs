@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use soloist_core::agent::{Health as CoreHealth, accept};
+use soloist_core::agent::{Checked, Health as CoreHealth, accept};
 use soloist_core::assignment::{Run, TaskPhase};
+use soloist_core::upgrade::RELEASE;
 use tokio::time::Instant;
 
 use crate::driver::DriverError;
@@ -53,8 +54,8 @@ impl Agent {
                             self.launch_error = None;
                             self.restarts = 0;
                         }
-                        if self.checked.as_ref().is_some_and(|(key, _)| {
-                            assignment.spec.task.as_ref().is_none_or(|task| task.key != *key)
+                        if self.checked.as_ref().is_some_and(|checked| {
+                            assignment.spec.task.as_ref().is_none_or(|task| task.key != checked.key)
                         }) {
                             self.checked = None;
                         }
@@ -100,12 +101,13 @@ impl Agent {
                 }
                 self.launch_failed(error.to_string());
             }
-            Done::Prepared(mode, Ok(command)) => {
+            Done::Prepared(_, _, code) if code != self.code_number => self.preparing = false,
+            Done::Prepared(mode, Ok(command), _) => {
                 self.preparing = false;
                 self.launch_error = None;
                 self.prepared = Some((mode, command, Instant::now()));
             }
-            Done::Prepared(_, Err(why)) => {
+            Done::Prepared(_, Err(why), _) => {
                 tracing::error!(%why, "the app cannot be launched");
                 self.preparing = false;
                 self.launch_failed(why);
@@ -117,7 +119,11 @@ impl Agent {
                     Err(error) => tracing::error!(%error, "the app could not be stopped"),
                 }
             }
-            Done::Facts(facts) => {
+            Done::Facts(_, code) if code != self.code_number => {
+                self.facts_reading = false;
+                self.facts_wanted = true;
+            }
+            Done::Facts(facts, _) => {
                 self.facts_reading = false;
                 self.facts = Some((facts, Instant::now()));
                 if self.launch_error.as_ref().is_some_and(|(_, at)| at.elapsed() >= FACTS_EVERY) {
@@ -137,7 +143,11 @@ impl Agent {
                 };
                 self.health = match verdict {
                     Verdict::Serving => {
-                        self.serving_since.get_or_insert_with(Instant::now);
+                        if self.serving_since.is_none() {
+                            self.serving_since = Some(Instant::now());
+                            // It may have installed or upgraded before it came to serve.
+                            self.facts_wanted = true;
+                        }
                         CoreHealth::Serving
                     }
                     Verdict::NotYet(_) => CoreHealth::Starting,
@@ -151,10 +161,12 @@ impl Agent {
             }
             Done::Task(key, phase, result, output) => {
                 tracing::info!(operation = %key.operation, attempt = key.attempt, ?phase, ?result, "task ended");
-                self.busy = None;
+                if self.busy.take().is_some_and(|task| task.name == RELEASE) && phase == TaskPhase::Run {
+                    self.forget_code();
+                }
                 self.task_progress.clear();
                 match phase {
-                    TaskPhase::Check => self.checked = Some((key, result)),
+                    TaskPhase::Check => self.checked = Some(Checked { key, result, output }),
                     TaskPhase::Run => {
                         let next = self.ledger().with_result(key, result, output);
                         self.parts.ledger.store(next)?;
@@ -189,6 +201,14 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// There is other code, perhaps.
+    fn forget_code(&mut self) {
+        self.code_number += 1;
+        self.facts = None;
+        self.facts_wanted = true;
+        self.prepared = None;
     }
 
     /// A launch that came to nothing is shown as a refusal, and tried again after a pause.

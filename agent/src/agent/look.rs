@@ -83,7 +83,7 @@ impl Agent {
         if (old || self.facts_wanted) && !self.facts_reading {
             self.facts_reading = true;
             self.facts_wanted = false;
-            self.parts.jobs.read_facts();
+            self.parts.jobs.read_facts(self.code_number);
         }
         let list = self.listed.is_none_or(|at| at.elapsed() >= LIST_EVERY);
         if self.health == CoreHealth::Serving && list && !self.listing && self.busy.is_none() {

@@ -11,8 +11,8 @@ mod tell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use soloist_core::agent::{Health as CoreHealth, Ledger};
-use soloist_core::assignment::{Proof, Run, RunMode, Task, TaskKey, TaskResult};
+use soloist_core::agent::{Checked, Health as CoreHealth, Ledger};
+use soloist_core::assignment::{Proof, Run, RunMode, Task};
 use soloist_core::command::Registration;
 use soloist_core::ids::{BootId, Generation, Incarnation, MachineId};
 use tokio::sync::{mpsc, watch};
@@ -132,6 +132,8 @@ struct Agent {
     facts: Option<(Facts, Instant)>,
     facts_wanted: bool,
     facts_reading: bool,
+    /// Rises with every switch to other code: what was read or prepared before counts no more.
+    code_number: u64,
     prober: Option<Prober>,
     looked: Instant,
     health: CoreHealth,
@@ -142,7 +144,7 @@ struct Agent {
     busy: Option<Task>,
     /// How far the task is, for people.
     task_progress: String,
-    checked: Option<(TaskKey, TaskResult)>,
+    checked: Option<Checked>,
     proving: bool,
     proved: Option<Proof>,
     unproved: Option<String>,
@@ -175,6 +177,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
         facts: None,
         facts_wanted: true,
         facts_reading: false,
+        code_number: 0,
         prober: Some(Prober::default()),
         looked: Instant::now(),
         health: CoreHealth::Starting,

@@ -42,11 +42,18 @@ impl Agent {
             waiting: self.waiting(),
             progress: self.progress.clone(),
             assignment: self.ledger().assignment.clone().filter(|_| self.ledger().boot == self.parts.boot),
+            hold: self.holds(),
             observed,
             pids,
             round: Instant::now(),
         };
         self.parts.status.send_replace(status);
+    }
+
+    /// Whether no traffic may be sent here, although the app serves.
+    fn holds(&self) -> bool {
+        let current = self.ledger().assignment.as_ref().filter(|_| self.ledger().boot == self.parts.boot);
+        current.is_some_and(|assignment| assignment.spec.hold)
     }
 
     /// Why nothing is done, for people.
@@ -74,6 +81,7 @@ pub fn first_status(config: &Config) -> Status {
         waiting: "starting".to_owned(),
         progress: String::new(),
         assignment: None,
+        hold: false,
         observed: soloist_core::assignment::Observed::default(),
         pids: Vec::new(),
         round: Instant::now(),

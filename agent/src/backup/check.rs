@@ -138,6 +138,9 @@ impl Backups {
             Some(program) => program,
             None => self.tools.find(&["pg_restore"], postgres::PACKAGE)?,
         };
+        if let Err(why) = postgres::whole(&self.tools, &program, dump, meter).await? {
+            return Ok(Err(why));
+        }
         let entries = postgres::entries(&self.tools, &program, dump, meter).await?;
         Ok(entries.map(|entries| {
             let schema = manifest.schema.as_deref().unwrap_or("public");

@@ -10,8 +10,8 @@ use serde::Deserialize;
 pub struct BackupConfig {
     /// Where the backups lie; `backups` in the agent's data folder unless given.
     pub folder: Option<PathBuf>,
-    /// What is done with uploaded files.
-    pub uploads: UploadsPolicy,
+    /// What is done with uploaded files; as the fleet's policy says unless given.
+    pub uploads: Option<UploadsPolicy>,
     /// Whether a backup is restored into a scratch database before it counts as checked.
     pub verify_restore: bool,
     /// How long one backup or restore may take, in seconds.
@@ -24,7 +24,7 @@ impl Default for BackupConfig {
     fn default() -> Self {
         Self {
             folder: None,
-            uploads: UploadsPolicy::Skip,
+            uploads: None,
             verify_restore: false,
             // A fleet's database has some gigabytes at most, dumped in minutes; three hours is a hang.
             deadline_secs: 3 * 3600,
@@ -34,11 +34,10 @@ impl Default for BackupConfig {
 }
 
 /// What a backup does with uploaded files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UploadsPolicy {
     /// Leaves them out: they are backed up otherwise.
-    #[default]
     Skip,
     /// Copies all of them before the other nodes are stopped, and what changed since in the outage.
     Presync,

@@ -82,6 +82,10 @@ impl Backups {
         let (folder, id) = (self.folder().clone(), id.clone());
         offload(meter, move |_| {
             let turn = folder.turn(&id)?;
+            if let Err(error) = folder.clear_unfinished(&id) {
+                // The backup itself is not worse for it.
+                tracing::warn!("what earlier backups have left cannot be removed: {error}");
+            }
             let partial = folder.begin(&id, keep_uploads)?;
             Ok((turn, partial))
         })

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! ROOT/before-2.2.16/manifest.json, database.dump, storage.tar, uploads.jsonl, uploads/…, restore.json
-//! ROOT/.partial-before-2.2.17/…    not complete: a backup under way, a presync, or what a crash left behind
+//! ROOT/.partial-before-2.2.17/…    not complete: a backup under way, a presync, or what a crash left behind; it goes when the
+//!                                  next backup begins
 //! ROOT/.lock-before-2.2.16         held by whoever writes, checks, removes or restores that backup
 //! ```
 //!
@@ -24,6 +25,8 @@ use crate::host::{durable, lock};
 
 /// Largest manifest that is read, in bytes. A real one has a few kilobytes.
 const MANIFEST_MAX: u64 = 4 * 1024 * 1024;
+/// How the name of a folder begins whose backup is not complete.
+const PARTIAL: &str = ".partial-";
 /// The note about a restore.
 const RESTORE_NOTE: &str = "restore.json";
 
@@ -189,6 +192,23 @@ impl Folder {
         Ok(partial)
     }
 
+    /// Removes what other backups that were never finished have left. Their names are never used again; whoever works on one
+    /// of them at this moment keeps it.
+    pub(super) fn clear_unfinished(&self, but: &BackupId) -> Result<(), BackupError> {
+        let entries = fs::read_dir(&self.root).map_err(BackupError::io("read", &self.root))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let id = name.to_str().and_then(|name| BackupId::new(name.strip_prefix(PARTIAL)?).ok());
+            let Some(id) = id.filter(|id| id != but) else { continue };
+            match self.turn(&id) {
+                Ok(_turn) => remove_tree(&entry.path())?,
+                Err(BackupError::Busy(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Completes a backup whose other files are all synced.
     pub(super) fn complete_with(&self, manifest: &Manifest) -> Result<(), BackupError> {
         let (complete, partial) = (self.complete(&manifest.id), self.partial(&manifest.id));
@@ -213,7 +233,7 @@ impl Folder {
     }
 
     fn partial(&self, id: &BackupId) -> PathBuf {
-        self.root.join(format!(".partial-{id}"))
+        self.root.join(format!("{PARTIAL}{id}"))
     }
 
     fn put(path: &Path, value: &impl Serialize) -> Result<(), BackupError> {

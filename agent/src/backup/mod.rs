@@ -22,7 +22,6 @@
 //! | `program`, `secret`, `stream`, `progress` | children that never outlive their user; passwords; bytes; how far it is |
 //! | `archive`, `storage`, `uploads` | the storage: packed, put back, mirrored |
 //! | `config`, `external` | the operator's wishes, and programs of the operator's own |
-//! | `leftover` | children of an agent that was killed |
 
 mod archive;
 mod check;
@@ -33,7 +32,6 @@ mod error;
 mod external;
 mod folder;
 mod installation;
-pub mod leftover;
 mod manifest;
 mod mysql;
 mod postgres;

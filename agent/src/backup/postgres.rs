@@ -171,25 +171,49 @@ pub(super) async fn entries(
     dump: &Path,
     meter: &Meter,
 ) -> Result<Result<Vec<String>, String>, BackupError> {
+    let text = offline(tools, program, "--list", dump, meter).await?;
+    Ok(text.map(|text| {
+        let entries = text.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty());
+        entries.map(str::to_owned).collect()
+    }))
+}
+
+/// Reads a dump to its end, with all rows: the list at its beginning says nothing about the rest.
+pub(super) async fn whole(
+    tools: &Tools,
+    program: &Path,
+    dump: &Path,
+    meter: &Meter,
+) -> Result<Result<(), String>, BackupError> {
+    let read = offline(tools, program, "--file=/dev/null", dump, meter).await?;
+    Ok(read.map(|_| ()))
+}
+
+/// Runs `pg_restore` on a dump without a database; what it printed, or what is wrong with the dump.
+async fn offline(
+    tools: &Tools,
+    program: &Path,
+    option: &str,
+    dump: &Path,
+    meter: &Meter,
+) -> Result<Result<String, String>, BackupError> {
     let call = Call {
         program,
-        args: vec!["--list".to_owned(), dump.to_string_lossy().into_owned()],
+        args: vec![option.to_owned(), dump.to_string_lossy().into_owned()],
         env: BTreeMap::new(),
         input: Input::Nothing,
         sink: Sink::Text,
     };
-    let text = match run(tools, call, meter).await? {
-        Outcome::Text(text) => text,
+    match run(tools, call, meter).await? {
+        Outcome::Text(text) => Ok(Ok(text)),
         // That says something about the program, and nothing about the dump.
         Outcome::Failed(why) if why.contains("unsupported version") => {
-            let (what, program) = ("listing the dump", program.display().to_string());
-            return Err(BackupError::Program { what, program, why });
+            let (what, program) = ("reading the dump", program.display().to_string());
+            Err(BackupError::Program { what, program, why })
         }
-        Outcome::Failed(why) => return Ok(Err(why)),
-        Outcome::File(_) => String::new(),
-    };
-    let entries = text.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty());
-    Ok(Ok(entries.map(str::to_owned).collect()))
+        Outcome::Failed(why) => Ok(Err(why)),
+        Outcome::File(_) => Ok(Ok(String::new())),
+    }
 }
 
 /// An entry without its numbers: "TABLE DATA public applicationVersion noco".

@@ -9,14 +9,14 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Command;
 
 use super::error::BackupError;
-use super::leftover::VARIABLE;
 use super::manifest::FileEntry;
 use super::progress::Meter;
 use super::stream::{copy, offload, write};
+use crate::host::child::Group;
+use crate::host::leftover;
 
 /// Most bytes that are kept of a program's answer: a list of everything in a large dump has some megabytes.
 const ANSWER_MAX: u64 = 64 * 1024 * 1024;
@@ -32,7 +32,7 @@ pub struct Tools {
     pub temporary: PathBuf,
     /// Where PostgreSQL's programs of several versions lie, as `<major>/bin`; Debian has `/usr/lib/postgresql`.
     pub postgres: PathBuf,
-    /// Mark of every child, `<fleet>/<node>`: see [`super::leftover`].
+    /// Mark of every child, `<fleet>/<node>`: see [`leftover`].
     pub mark: String,
 }
 
@@ -98,30 +98,11 @@ pub(super) enum Outcome {
     Failed(String),
 }
 
-/// Kills a whole process group unless it has ended.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn kill(&mut self) {
-        if let Some(group) = self.0.take() {
-            // It may have ended by itself.
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 /// Runs a program to its end.
 pub(super) async fn run(tools: &Tools, call: Call<'_>, meter: &Meter) -> Result<Outcome, BackupError> {
     let started = BackupError::io("execute", call.program);
     let (mut child, pipes) = spawn(tools, &call).map_err(started)?;
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    let mut group = Group(pid);
+    let mut group = Group::of(&child);
     let Pipes { stdin, stdout, stderr } = pipes;
     let feeding = offload(meter, move |ticket| {
         let fed = match call.input {
@@ -184,7 +165,7 @@ fn spawn(tools: &Tools, call: &Call<'_>) -> io::Result<(tokio::process::Child, P
     let mut command = Command::new(call.program);
     command.args(&call.args).env_clear().envs(&call.env).env("PATH", &tools.path).current_dir("/");
     // Messages are understood in English only.
-    command.env(VARIABLE, &tools.mark);
+    command.env(leftover::BACKUP, &tools.mark);
     command.env("LC_ALL", "C").process_group(0).kill_on_drop(true);
     command.stdin(Stdio::from(child_in)).stdout(Stdio::from(child_out)).stderr(Stdio::from(child_err));
     // The command holds the child's ends, and is dropped here: a pipe ends with the child.

@@ -102,6 +102,8 @@ async fn with_keeper(
             match ask(driver, Cmd::Status).await {
                 Ok(reply) if reply.state == KeeperState::Stopping && now < deadline + KILL_DEADLINE => {}
                 Ok(_) if !kill => return Ok(Some(StopOutcome::StillRunning { pids: pids(&seen) })),
+                // It may just have done its work and ended; then the next round takes its record.
+                Ok(_) | Err(_) if look(driver).await?.all.is_empty() => continue,
                 Ok(_) | Err(_) => return Ok(None),
             }
         }

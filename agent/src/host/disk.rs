@@ -29,15 +29,6 @@ impl DiskReader {
         self.call(path, |path| path.try_exists()).await
     }
 
-    /// Length and time of the last change of a file: whether it may be another one than before.
-    pub async fn stamp(&self, path: PathBuf) -> io::Result<(u64, std::time::SystemTime)> {
-        self.call(path, |path| {
-            let meta = std::fs::metadata(path)?;
-            Ok((meta.len(), meta.modified()?))
-        })
-        .await
-    }
-
     /// The text of a file of at most `max` bytes.
     pub async fn read(&self, path: PathBuf, max: u64) -> io::Result<String> {
         self.call(path, move |path| {

@@ -3,8 +3,10 @@
 //! Everything is read from `/proc` and `/etc`. A process is known by its id, its start time and the boot it lives
 //! in, never by its id alone: ids are used again.
 
+pub(crate) mod child;
 pub mod disk;
 pub mod durable;
+pub mod leftover;
 pub mod lock;
 mod pattern;
 pub mod process;

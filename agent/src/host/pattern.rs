@@ -7,17 +7,17 @@ use super::process::{cwd, env_value};
 /// How a node's app is recognised when somebody else started it.
 #[derive(Debug, Clone)]
 pub enum AppPattern {
-    /// NocoBase and its launchers (`nocobase`, `yarn start`, pm2), in the node's app folder or on its database.
+    /// NocoBase and its launchers (`nocobase`, `yarn start`, pm2), in a folder of the node's app or on its database.
     NocoBase {
-        /// The node's app folder, canonical.
-        app_folder: PathBuf,
+        /// The node's app folder and the folder with its releases, canonical and as people name them.
+        app_folders: Vec<PathBuf>,
         /// The node's own database, where it is known.
         database: Option<DatabaseAddress>,
     },
-    /// A configured command, in the node's app folder.
+    /// A configured command, in a folder of the node's app.
     Command {
-        /// The node's app folder, canonical.
-        app_folder: PathBuf,
+        /// The node's app folder and the folder with its releases, canonical and as people name them.
+        app_folders: Vec<PathBuf>,
         /// The configured arguments; a process whose arguments begin with them is the app.
         argv: Vec<String>,
     },
@@ -51,21 +51,25 @@ impl AppPattern {
     /// Whether a process with these arguments and this environment is the node's app.
     pub(crate) fn is_app(&self, pid: u32, argv: &[String], environ: Option<&[Vec<u8>]>) -> bool {
         match self {
-            AppPattern::NocoBase { app_folder, database } => {
+            AppPattern::NocoBase { app_folders, database } => {
                 is_nocobase(argv)
-                    && (below(pid, app_folder)
-                        || argv.iter().any(|arg| Path::new(arg).starts_with(app_folder))
+                    && (below(pid, app_folders)
+                        || argv.iter().any(|arg| inside(Path::new(arg), app_folders))
                         || database.as_ref().zip(environ).is_some_and(|(own, environ)| own.same(environ)))
             }
-            AppPattern::Command { app_folder, argv: own } => {
-                !own.is_empty() && argv.starts_with(own) && below(pid, app_folder)
+            AppPattern::Command { app_folders, argv: own } => {
+                !own.is_empty() && argv.starts_with(own) && below(pid, app_folders)
             }
         }
     }
 }
 
-fn below(pid: u32, folder: &Path) -> bool {
-    cwd(pid).is_some_and(|cwd| cwd.starts_with(folder))
+fn below(pid: u32, folders: &[PathBuf]) -> bool {
+    cwd(pid).is_some_and(|cwd| inside(&cwd, folders))
+}
+
+fn inside(path: &Path, folders: &[PathBuf]) -> bool {
+    folders.iter().any(|folder| path.starts_with(folder))
 }
 
 /// Entry points of the app itself, in an installation and in a source checkout.

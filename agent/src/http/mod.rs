@@ -25,6 +25,9 @@ use crate::status::Status;
 /// A loop that has not gone round for so long hangs; its longest single wait is a facts query of some seconds.
 const ROUND_MAX: Duration = Duration::from_secs(30);
 
+/// Why no traffic is sent to an app that serves.
+const HOLDS: &str = "no traffic yet: what runs here waits for its verification, or for a person's approval";
+
 type Shared = State<watch::Receiver<Status>>;
 
 /// Serves until told to stop.
@@ -48,8 +51,12 @@ fn answer(good: bool, text: String) -> (StatusCode, String) {
 
 async fn ready(State(status): Shared) -> (StatusCode, String) {
     let status = status.borrow();
-    let why =
-        if status.waiting.is_empty() { format!("{:?}", status.observed.app) } else { status.waiting.clone() };
+    let held = status.hold && status.observed.app == AppState::Serving;
+    let why = match status.waiting.as_str() {
+        "" if held => HOLDS.to_owned(),
+        "" => format!("{:?}", status.observed.app),
+        waiting => waiting.to_owned(),
+    };
     answer(status.ready(), if status.ready() { "ready".to_owned() } else { why })
 }
 

@@ -114,6 +114,7 @@ mod tests {
             fleet: FleetId::new("crm").unwrap(),
             node: NodeId::new(node).unwrap(),
             data_folder: "/nonexistent".into(),
+            releases: None,
         }
     }
 

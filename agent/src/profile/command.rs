@@ -19,7 +19,7 @@ const OUTPUT_MAX: u64 = 4 * 1024 * 1024;
 const BASE: [&str; 8] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 
 /// The clean environment that everything starts from.
-pub(super) fn base_env() -> BTreeMap<String, String> {
+pub(crate) fn base_env() -> BTreeMap<String, String> {
     let own = |key: &&str| std::env::var(key).ok().map(|value| ((*key).to_owned(), value));
     BASE.iter().filter_map(own).collect()
 }

@@ -180,8 +180,14 @@ impl GenericProfile {
     }
 
     pub(super) fn pattern(&self) -> AppPattern {
-        let folder = self.config.cwd.canonicalize().unwrap_or_else(|_| self.config.cwd.clone());
-        AppPattern::Command { app_folder: folder, argv: self.config.command.clone() }
+        let app_folders = self.node.app_folders(&self.config.cwd);
+        AppPattern::Command { app_folders, argv: self.config.command.clone() }
+    }
+
+    /// Some address of the app.
+    pub(super) fn address(&self) -> Option<String> {
+        let client = self.api.as_ref().or(self.health.as_ref()).or(self.facts.as_ref());
+        client.map(|client| client.base().to_owned())
     }
 
     pub(super) fn proofs(&self) -> &Proofs {

@@ -6,7 +6,7 @@ mod generic;
 mod nocobase;
 mod premises;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use soloist_core::assignment::{DatabaseFacts, DbSession, RunMode};
@@ -16,8 +16,9 @@ use crate::backup::Installation;
 use crate::driver::AppCommand;
 use crate::host::{AppPattern, Marker};
 use crate::probe::{ApiClient, ApiError, Health, Prober, Proofs, Verdict};
+use crate::release::{Contents, Releases};
 
-pub(crate) use command::{find_program, output};
+pub(crate) use command::{base_env, find_program, output};
 pub use generic::{GenericConfig, GenericProfile};
 pub use nocobase::{NocoBaseConfig, NocoBaseProfile};
 pub(crate) use premises::{Launcher, Premises, Survey};
@@ -31,12 +32,26 @@ pub struct NodeContext {
     pub node: NodeId,
     /// The agent's data folder for this node.
     pub data_folder: PathBuf,
+    /// The folder with the releases of the app, if there is one: a process in any of them is the app.
+    pub releases: Option<PathBuf>,
 }
 
 impl NodeContext {
     /// The node's marker.
     pub fn marker(&self) -> Marker {
         Marker::new(&self.fleet, &self.node)
+    }
+
+    /// The folders that the app may run in, as they are named and as they really are.
+    fn app_folders(&self, app_folder: &Path) -> Vec<PathBuf> {
+        let mut folders: Vec<PathBuf> = [Some(app_folder), self.releases.as_deref()]
+            .into_iter()
+            .flatten()
+            .flat_map(|folder| [folder.canonicalize().ok(), Some(folder.to_owned())])
+            .flatten()
+            .collect();
+        folders.dedup();
+        folders
     }
 }
 
@@ -180,6 +195,40 @@ impl Profile {
                     .into())
             }
         }
+    }
+
+    /// How to tell which version a release of the app holds.
+    pub(crate) fn contents(&self, version_file: &Path) -> Contents {
+        match self {
+            Profile::NocoBase(_) => Contents::NocoBase,
+            Profile::Generic(_) => Contents::Other { version_file: version_file.to_owned() },
+        }
+    }
+
+    /// Whether the app would find its settings and its storage again after a switch to another release; the reason of an error
+    /// is for people.
+    pub(crate) async fn release_fits(&self, releases: &Releases, version: &Version) -> Result<(), String> {
+        match self {
+            Profile::NocoBase(profile) => profile.release_fits(releases, version).await,
+            // What it keeps where is its own matter.
+            Profile::Generic(_) => Ok(()),
+        }
+    }
+
+    /// Where the node's own app listens, without a path: `http://127.0.0.1:13000`; the reason of an error is for people.
+    pub(crate) async fn origin(&self) -> Result<String, String> {
+        let address = match self {
+            Profile::NocoBase(profile) => {
+                Some(profile.api().await.map_err(|error| error.to_string())?.base().to_owned())
+            }
+            Profile::Generic(profile) => profile.address(),
+        };
+        let address = address.ok_or(
+            "it is not known where this node's app listens: set api_url or health_url in the [app] table of its agent's configuration",
+        )?;
+        let parsed =
+            reqwest::Url::parse(&address).map_err(|error| format!("{address} is no address: {error}"))?;
+        Ok(parsed.origin().ascii_serialization())
     }
 
     /// What can prove which plugins the app has loaded.

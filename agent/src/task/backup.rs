@@ -3,29 +3,28 @@
 //! | task | check | run | done before, if |
 //! |---|---|---|---|
 //! | `backup` | is there anything worth a backup; uploads copied ahead, if wanted | make, check, remove old ones | it is there and checked |
-//! | `restore` | is it there and checked, and does it fit the code | restore | never: it is done again |
+//! | `restore` | is it there and checked, and does it fit the code as it is, or as it will be | restore | never: it is done again |
 //! | `backup-remove` | – | remove | it is not there |
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use soloist_core::assignment::{Task, TaskPhase, TaskResult};
-use soloist_core::ids::{BackupId, FleetId, NodeId};
+use soloist_core::ids::{BackupId, FleetId, NodeId, Version};
 use tokio::sync::watch;
 
 use crate::backup::{
     BackupConfig, BackupError, Backups, External, Folder, Installation, Limits, Manifest, Progress, Tools,
-    Uploads, UploadsBack, UploadsPolicy, leftover, size,
+    Uploads, UploadsBack, UploadsPolicy, size,
 };
+use crate::host::leftover;
 use crate::profile::Profile;
+
+use super::Output;
 
 /// Names of the tasks in this file.
 pub const NAMES: [&str; 3] = ["backup", "restore", "backup-remove"];
-
-/// What a task found or made, by name.
-pub type Output = BTreeMap<String, String>;
 
 /// Does the tasks of one node.
 #[derive(Debug)]
@@ -96,7 +95,7 @@ impl BackupTasks {
 
     async fn end_leftovers(&self) -> Result<(), String> {
         let mark = self.mark();
-        let ended = tokio::task::spawn_blocking(move || leftover::end(&mark)).await;
+        let ended = tokio::task::spawn_blocking(move || leftover::end(leftover::BACKUP, &mark)).await;
         ended.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
@@ -124,7 +123,7 @@ impl BackupTasks {
         match (task.name.as_str(), self.maker().await?) {
             ("backup", Maker::Own(backups, source)) => {
                 self.worth_it().await?;
-                if self.config.uploads == UploadsPolicy::Presync {
+                if uploads(self.config.uploads, task)? == UploadsPolicy::Presync {
                     backups.presync(&id, &source, progress).await.map_err(text)?;
                 }
                 Ok(())
@@ -135,14 +134,9 @@ impl BackupTasks {
                 if manifest.checked.is_none() {
                     return Err(BackupError::Unchecked(id).to_string());
                 }
-                let code = self.profile.facts().await.code;
-                match (&manifest.version, &code) {
-                    (Some(old), Some(code)) if old != code => Err(format!(
-                        "the backup {id} is of version {old}, and this node's code has version {code}: bring the code of all \
-                         nodes to {old} first"
-                    )),
-                    _ => Ok(()),
-                }
+                let asked = task.params.get("code").map(String::as_str);
+                let code = if asked.is_none() { self.profile.facts().await.code } else { None };
+                code_fits(&id, manifest.version.as_ref(), asked, code.as_ref())
             }
             ("restore", Maker::External(external)) if !external.restores() => {
                 Err("no program for restores is configured on this node: see [backup.external] in its agent's configuration".into())
@@ -175,7 +169,8 @@ impl BackupTasks {
         let id = backup(task)?;
         match (task.name.as_str(), self.maker().await?) {
             ("backup", Maker::Own(backups, source)) => {
-                self.make(&id, &backups, &source, progress, output).await?;
+                self.make(&id, uploads(self.config.uploads, task)?, &backups, &source, progress, output)
+                    .await?;
                 let keep = task.params.get("keep").and_then(|keep| keep.parse().ok()).unwrap_or(usize::MAX);
                 let folder = backups.folder().clone();
                 let pruned = tokio::task::spawn_blocking(move || folder.prune(keep)).await;
@@ -216,12 +211,13 @@ impl BackupTasks {
     async fn make(
         &self,
         id: &BackupId,
+        uploads: UploadsPolicy,
         backups: &Backups,
         source: &Installation,
         progress: &watch::Sender<Progress>,
         output: &mut Output,
     ) -> Result<(), String> {
-        let uploads = match self.config.uploads {
+        let uploads = match uploads {
             UploadsPolicy::Skip => Uploads::Skip,
             UploadsPolicy::Presync => Uploads::Presync,
             UploadsPolicy::Include => Uploads::Include,
@@ -265,6 +261,38 @@ fn backup(task: &Task) -> Result<BackupId, String> {
     BackupId::new(name.as_str()).map_err(|error| error.to_string())
 }
 
+/// What is done with uploads: as this node's own configuration says, else as the task does.
+fn uploads(own: Option<UploadsPolicy>, task: &Task) -> Result<UploadsPolicy, String> {
+    match (own, task.params.get("uploads").map(String::as_str)) {
+        (Some(own), _) => Ok(own),
+        (None, None | Some("skip")) => Ok(UploadsPolicy::Skip),
+        (None, Some("presync")) => Ok(UploadsPolicy::Presync),
+        (None, Some("include")) => Ok(UploadsPolicy::Include),
+        (None, Some(other)) => {
+            Err(format!("the parameter \"uploads\" is \"{other}\": skip, presync or include is meant"))
+        }
+    }
+}
+
+/// Whether a backup of version `old` fits the code: the one that is there, or the one that the operation brings with it.
+fn code_fits(
+    id: &BackupId,
+    old: Option<&Version>,
+    asked: Option<&str>,
+    code: Option<&Version>,
+) -> Result<(), String> {
+    match (old, asked, code) {
+        (Some(old), Some(asked), _) if old.0 != asked => Err(format!(
+            "the backup {id} is of version {old}, and the code is to be {asked}: restore it together with the code {old}"
+        )),
+        (Some(old), None, Some(code)) if old != code => Err(format!(
+            "the backup {id} is of version {old}, and this node's code has version {code}: bring the code of all nodes to \
+             {old} first"
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn text(error: BackupError) -> String {
     error.to_string()
 }
@@ -292,4 +320,45 @@ fn describe(manifest: &Manifest, output: &mut Output) {
     let uploads =
         manifest.uploads.map(|uploads| format!("{} files, {}", uploads.entries, size(uploads.bytes)));
     tell("uploads", uploads.unwrap_or_else(|| "left out".into()));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use soloist_core::assignment::{Needs, TaskKey};
+    use soloist_core::ids::OperationId;
+
+    use super::*;
+
+    #[test]
+    fn the_nodes_own_policy_for_uploads_wins() {
+        let task = |uploads: &[&str]| Task {
+            key: TaskKey { operation: OperationId::new("op").unwrap(), step: 1, attempt: 1 },
+            phase: TaskPhase::Run,
+            needs: Needs::Nothing,
+            name: "backup".into(),
+            params: uploads
+                .iter()
+                .map(|word| ("uploads".to_owned(), (*word).to_owned()))
+                .collect::<BTreeMap<_, _>>(),
+            checks: Vec::new(),
+        };
+        assert_eq!(uploads(Some(UploadsPolicy::Skip), &task(&["include"])), Ok(UploadsPolicy::Skip));
+        assert_eq!(uploads(None, &task(&["include"])), Ok(UploadsPolicy::Include));
+        assert_eq!(uploads(None, &task(&["presync"])), Ok(UploadsPolicy::Presync));
+        assert_eq!(uploads(None, &task(&[])), Ok(UploadsPolicy::Skip));
+        assert!(uploads(None, &task(&["some"])).unwrap_err().contains("\"some\""));
+    }
+
+    #[test]
+    fn a_backup_fits_the_code_that_there_will_be() {
+        let (id, old, new) = ("b".parse().unwrap(), Version("1".into()), Version("2".into()));
+        let fits = |asked, code| code_fits(&id, Some(&old), asked, code);
+        assert_eq!(fits(None, Some(&old)), Ok(()));
+        assert!(fits(None, Some(&new)).unwrap_err().contains("bring the code of all nodes to 1"));
+        assert_eq!(fits(Some("1"), Some(&new)), Ok(()), "the code is switched with it");
+        assert!(fits(Some("2"), None).unwrap_err().contains("the code is to be 2"));
+        assert_eq!(code_fits(&id, None, Some("2"), None), Ok(()), "nothing is known of it");
+    }
 }

@@ -4,16 +4,31 @@
 //! A result other than [`TaskEnd::UnderWay`] says that nothing of the task is still under way.
 
 pub mod backup;
+mod owner;
 mod params;
 mod plugin;
+pub mod release;
+pub mod verify;
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::Duration;
 
-use soloist_core::assignment::{Task, TaskPhase, TaskResult};
+use soloist_core::assignment::{OUTPUT_MAX, OUTPUT_TEXT_MAX, Task, TaskPhase, TaskResult};
+use soloist_core::ids::{FleetId, NodeId};
+use tokio::sync::watch;
 
+use self::backup::BackupTasks;
+use self::owner::Owner;
+use self::release::ReleaseTasks;
+use self::verify::VerifyTasks;
+use crate::backup::Progress;
 use crate::probe::{ApiClient, Proofs};
 
-/// Names of the tasks that this agent knows.
+/// What a task found or made, by name.
+pub type Output = BTreeMap<String, String>;
+
+/// Names of the tasks that work inside the running app.
 pub const NAMES: [&str; 2] = ["plugin-enable", "plugin-disable"];
 
 /// How a call ended.
@@ -39,6 +54,15 @@ impl Default for TaskLimits {
         // Enabling a plugin takes 4 s on an idle host; one with large migrations takes minutes.
         Self { request: Duration::from_secs(300), quiet: Duration::from_secs(120) }
     }
+}
+
+/// Ends what an agent that was killed has left of programs that switch the code or check it, before anything else is done; the
+/// reason of an error is for people.
+///
+/// # Errors
+/// When some of it cannot be ended.
+pub async fn end_leftovers(fleet: &FleetId, node: &NodeId) -> Result<(), String> {
+    Owner { fleet: fleet.clone(), node: node.clone() }.end_leftovers().await
 }
 
 /// Does tasks on the node's running app.
@@ -76,4 +100,87 @@ impl Tasks {
             (Ok(work), TaskPhase::Run) => work.recover().await,
         }
     }
+}
+
+/// Tasks that take long, tell how far they are, and have an output.
+#[derive(Debug)]
+pub struct LongTasks {
+    /// Backups.
+    pub backups: BackupTasks,
+    /// Versions of the code.
+    pub releases: ReleaseTasks,
+    /// Verifications.
+    pub verifications: VerifyTasks,
+}
+
+impl LongTasks {
+    /// Whether a task is one of these.
+    #[must_use]
+    pub fn have(&self, name: &str) -> bool {
+        backup::NAMES.contains(&name) || release::NAMES.contains(&name) || verify::NAMES.contains(&name)
+    }
+
+    /// Checks or runs a task, or finds out how it ended if an earlier run of the agent has begun it. `tell` hears how far it is.
+    pub async fn perform(
+        &self,
+        task: &Task,
+        begun_before: bool,
+        tell: impl Fn(String) + Send + 'static,
+    ) -> (TaskResult, Output) {
+        let (result, output) = match task.name.as_str() {
+            name if release::NAMES.contains(&name) && begun_before => self.releases.recover(task).await,
+            name if release::NAMES.contains(&name) => {
+                let (to, teller) = teller(String::new(), tell);
+                let end = self.releases.perform(task, &to).await;
+                teller.end(to).await;
+                end
+            }
+            name if verify::NAMES.contains(&name) && begun_before => self.verifications.recover().await,
+            name if verify::NAMES.contains(&name) => {
+                let (to, teller) = teller(String::new(), tell);
+                let end = self.verifications.perform(task, &to).await;
+                teller.end(to).await;
+                end
+            }
+            _ if begun_before => self.backups.recover(task).await,
+            _ => {
+                let (to, teller) = teller(Progress::default(), tell);
+                let end = self.backups.perform(task, &to).await;
+                teller.end(to).await;
+                end
+            }
+        };
+        (result, bounded(output))
+    }
+}
+
+/// Passes on what a task says of its progress, until its end.
+struct Teller(tokio::task::JoinHandle<()>);
+
+fn teller<P: Display + Send + Sync + 'static>(
+    first: P,
+    tell: impl Fn(String) + Send + 'static,
+) -> (watch::Sender<P>, Teller) {
+    let (to, mut told) = watch::channel(first);
+    let task = tokio::spawn(async move {
+        while told.changed().await.is_ok() {
+            let text = told.borrow_and_update().to_string();
+            tell(text);
+        }
+    });
+    (to, Teller(task))
+}
+
+impl Teller {
+    async fn end<P>(self, to: watch::Sender<P>) {
+        drop(to);
+        // It ends with its channel.
+        let _ = self.0.await;
+    }
+}
+
+/// What is reported of an output.
+fn bounded(output: Output) -> Output {
+    let clip = |text: String| text.chars().take(OUTPUT_TEXT_MAX).collect::<String>();
+    output.into_iter().take(OUTPUT_MAX).map(|(name, value)| (clip(name), clip(value))).collect()
 }

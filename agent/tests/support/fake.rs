@@ -104,11 +104,16 @@ impl Fake {
 
     /// A client that signs in with account and password.
     pub(crate) fn client(&self) -> ApiClient {
+        ApiClient::new(&self.base, Some(self.credential())).unwrap()
+    }
+
+    /// A file with account and password.
+    pub(crate) fn credential(&self) -> std::path::PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let path = self.temp.path().join("credential");
         std::fs::write(&path, "account = \"root\"\npassword = \"right\"\n").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        ApiClient::new(&self.base, Some(path)).unwrap()
+        path
     }
 }
 

@@ -5,6 +5,7 @@
 //! the index page of the client. It does not touch the database.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::settings::{Setting, find_setting};
@@ -36,6 +37,8 @@ process.stdout.write("\n<<soloist-environment " + JSON.stringify(process.env) + 
 pub(super) struct Environment {
     pub(super) vars: BTreeMap<String, String>,
     pub(super) api: ApiClient,
+    /// The app's folder as it really is: where links lead may change while the app runs.
+    pub(super) folder: PathBuf,
 }
 
 impl Environment {
@@ -52,8 +55,12 @@ impl std::fmt::Debug for Environment {
     }
 }
 
-/// Files that the environment depends on, as they were.
-type Stamp = [Option<(u64, SystemTime)>; 2];
+/// What the environment depends on, as it was: where the app's folder really is, and the files with settings and version.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Stamp {
+    folder: Option<PathBuf>,
+    files: [Option<(u64, SystemTime)>; 2],
+}
 
 /// The last result, good while the files stay the same.
 #[derive(Debug, Default)]
@@ -64,7 +71,7 @@ pub(super) struct Cache {
 }
 
 impl NocoBaseProfile {
-    /// The environment; computed anew if `fresh` or if `.env` or the code changed.
+    /// The environment; computed anew if `fresh`, or if `.env`, the code or its folder are others.
     pub(super) async fn computed(&self, fresh: bool) -> Result<Environment, ProfileError> {
         let mut cache = self.cache.lock().await;
         let stamp = self.stamp().await;
@@ -76,24 +83,35 @@ impl NocoBaseProfile {
             }
             _ => {}
         }
-        let result = self.compute().await;
+        let folder = stamp.folder.clone().unwrap_or_else(|| self.config.app_folder.clone());
+        let result = self.compute(folder).await;
         let kept = result.as_ref().map(Clone::clone).map_err(ToString::to_string);
         *cache = Cache { stamp, result: Some(kept), at: Some(Instant::now()) };
         result
     }
 
     async fn stamp(&self) -> Stamp {
-        let code = self.config.app_folder.join("node_modules/@nocobase/server/package.json");
-        [self.code.stamp(self.settings_file()).await.ok(), self.code.stamp(code).await.ok()]
+        let settings = self.settings_file();
+        let look = move |folder: PathBuf| {
+            let of = |path: &Path| {
+                let meta = std::fs::metadata(path).ok()?;
+                Some((meta.len(), meta.modified().ok()?))
+            };
+            let folder = folder.canonicalize()?;
+            let code = folder.join("node_modules/@nocobase/server/package.json");
+            Ok(Stamp { files: [of(&settings), of(&code)], folder: Some(folder) })
+        };
+        // What cannot be looked at is told by whoever reads it.
+        self.code.call(self.config.app_folder.clone(), look).await.unwrap_or_default()
     }
 
     /// The file with the app's settings.
-    pub(super) fn settings_file(&self) -> std::path::PathBuf {
-        let name = self.config.env.get("APP_ENV_PATH").map_or(".env", String::as_str);
-        self.config.app_folder.join(name)
+    pub(super) fn settings_file(&self) -> PathBuf {
+        let named = || PathBuf::from(self.config.env.get("APP_ENV_PATH").map_or(".env", String::as_str));
+        self.config.app_folder.join(self.config.env_file.clone().unwrap_or_else(named))
     }
 
-    async fn compute(&self) -> Result<Environment, ProfileError> {
+    async fn compute(&self, folder: PathBuf) -> Result<Environment, ProfileError> {
         let file = self.settings_file();
         let settings = self.code.read(file.clone(), PACKAGE_MAX).await.map_err(|error| {
             ProfileError::Refused(format!("the app's settings {} cannot be read: {error}", file.display()))
@@ -106,14 +124,16 @@ impl NocoBaseProfile {
             env.remove("TZ");
         }
         env.extend(self.config.env.clone());
+        if self.config.env_file.is_some() {
+            // NocoBase's own code reads the file, too: in its launcher, and again in each command.
+            env.insert("APP_ENV_PATH".into(), file.display().to_string());
+        }
         env.extend(own.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         let argv = [self.node_program()?, "-e".into(), SCRIPT.into()];
         // The helper is not the app: it must not carry the node's marker.
         let mut helper = env.clone();
         helper.remove(crate::host::Marker::VARIABLE);
-        let text =
-            output("computing the app's environment", &argv, &helper, &self.config.app_folder, DEADLINE)
-                .await?;
+        let text = output("computing the app's environment", &argv, &helper, &folder, DEADLINE).await?;
         let mut vars = parse(&text).ok_or_else(|| ProfileError::Helper {
             what: "computing the app's environment",
             why: "NocoBase's launcher code gave none".into(),
@@ -123,7 +143,7 @@ impl NocoBaseProfile {
             return Err(cluster_mode(mode, "the app's environment"));
         }
         let api = ApiClient::new(&api_base(&vars), self.config.credential.clone())?;
-        Ok(Environment { vars, api })
+        Ok(Environment { vars, api, folder })
     }
 
     fn refuse_cluster_mode(&self, settings: &str, file: &str) -> Result<(), ProfileError> {

@@ -1,4 +1,4 @@
-//! The NocoBase profile: an installation folder with `.env` and `node_modules`.
+//! The NocoBase profile: an installation folder with `node_modules`, and settings in `.env`.
 //!
 //! The app is executed directly, without yarn, shells and pm2 between: its own launcher's environment is computed
 //! first ([`environment`]), then `node …/@nocobase/app/lib/index.js start` is exactly one process. Only a run with
@@ -7,6 +7,7 @@
 mod database;
 mod environment;
 mod premises;
+mod release;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -39,8 +40,11 @@ const SOCKET_MAX: usize = 107;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NocoBaseConfig {
-    /// The installation: the folder with `.env` and `node_modules`.
+    /// The installation: the folder with `node_modules`; perhaps a symbolic link to one of several releases.
     pub app_folder: PathBuf,
+    /// The file with the app's settings; `.env` in the app's folder unless given. With releases it must lie outside of them.
+    #[serde(default)]
+    pub env_file: Option<PathBuf>,
     /// Variables that this node has beside or instead of those in `.env`, for example `APP_PORT`.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -91,7 +95,7 @@ impl NocoBaseProfile {
     }
 
     pub(super) async fn command(&self, mode: RunMode) -> Result<AppCommand, ProfileError> {
-        let Environment { mut vars, .. } = self.computed(true).await?;
+        let Environment { mut vars, folder, .. } = self.computed(true).await?;
         let root = vars.get("APP_PACKAGE_ROOT").cloned().unwrap_or_default();
         let entry = PathBuf::from(&root).join("lib/index.js");
         if root.is_empty() || !self.code.exists(entry.clone()).await.unwrap_or(false) {
@@ -111,7 +115,7 @@ impl NocoBaseProfile {
             argv.push("--quickstart".into());
             vars.remove("SKIP_SAME_VERSION_UPGRADE");
         }
-        Ok(AppCommand { argv, env: vars, cwd: self.config.app_folder.clone() })
+        Ok(AppCommand { argv, env: vars, cwd: folder })
     }
 
     pub(super) async fn facts(&self) -> Facts {
@@ -153,8 +157,7 @@ impl NocoBaseProfile {
     }
 
     pub(super) async fn pattern(&self) -> AppPattern {
-        let folder = &self.config.app_folder;
-        let app_folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        let app_folders = self.node.app_folders(&self.config.app_folder);
         let database = match self.computed(false).await {
             Ok(environment) if !environment.get("DB_DATABASE").is_empty() => Some(DatabaseAddress {
                 host: environment.get("DB_HOST").to_owned(),
@@ -164,7 +167,7 @@ impl NocoBaseProfile {
             // The folder alone must do until the settings are readable.
             _ => None,
         };
-        AppPattern::NocoBase { app_folder, database }
+        AppPattern::NocoBase { app_folders, database }
     }
 
     pub(super) fn proofs(&self) -> &Proofs {

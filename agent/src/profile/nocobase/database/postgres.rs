@@ -1,6 +1,4 @@
-//! What the database says, read by the agent itself: also while no app runs.
-
-use std::time::Duration;
+//! PostgreSQL.
 
 use soloist_core::assignment::{DatabaseFacts, DbSession};
 use soloist_core::ids::Version;
@@ -8,17 +6,9 @@ use soloist_core::preflight::Release;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
-use super::environment::Environment;
+use super::{DEADLINE, GOODBYE, SESSIONS_MAX, Told, table_name};
 use crate::profile::Survey;
-
-/// How long connecting and reading may take together.
-const DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long the server may take to hear that the session ends.
-const GOODBYE: Duration = Duration::from_millis(500);
-
-/// Most sessions of strangers that are told: one is enough to block.
-const SESSIONS_MAX: i64 = 4;
+use crate::profile::nocobase::environment::Environment;
 
 /// Sessions of the app's own role in the app's database that carry neither a name that Soloist gives (`soloist-…`, on every
 /// node) nor a known one. An app that somebody starts elsewhere signs in with this role; sessions of other roles are
@@ -28,63 +18,20 @@ const STRANGERS: &str = "select pid, usename::text, coalesce(host(client_addr), 
      and backend_type = 'client backend' and pid <> pg_backend_pid() \
      and application_name not like 'soloist-%' and not application_name = any($1) order by backend_start limit $2";
 
-/// What the database says: about itself, and which sessions belong to no node.
-type Told = (DatabaseFacts, Vec<DbSession>);
-
-/// Reads the facts; the reason of an error is for people. The session is closed again: an open one would count as
-/// somebody who still uses the database.
-pub(super) async fn facts(
-    environment: &Environment,
-    application_name: &str,
-    known: &[String],
-) -> Result<Told, String> {
-    let place = reachable(environment)?;
-    bounded(&place, read(environment, application_name, known, &place)).await
-}
-
-/// Where the database is, for people, if this agent can read it at all.
-fn reachable(environment: &Environment) -> Result<String, String> {
-    let dialect = environment.get("DB_DIALECT");
-    if dialect != "postgres" {
-        let shown = if dialect.is_empty() { "none" } else { dialect };
-        return Err(format!("the database dialect {shown} is not supported yet, only postgres is"));
-    }
-    if environment
-        .vars
-        .iter()
-        .any(|(key, value)| key.starts_with("DB_DIALECT_OPTIONS_SSL_") && !value.is_empty())
-    {
-        return Err("the app's settings ask for TLS to the database (DB_DIALECT_OPTIONS_SSL_…), which this agent cannot do yet".into());
-    }
-    Ok(format!(
-        "{}:{}/{}",
-        environment.get("DB_HOST"),
-        environment.get("DB_PORT"),
-        environment.get("DB_DATABASE")
-    ))
-}
-
-async fn bounded<T>(
-    place: &str,
-    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> Result<T, String> {
-    match timeout(DEADLINE, work).await {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => Err(format!("the database {place} cannot be read: {}", describe(&error))),
-        Err(_) => Err(format!("the database {place} does not answer within {} s", DEADLINE.as_secs())),
-    }
-}
-
-async fn read(
+/// Reads the facts.
+pub(super) async fn read(
     environment: &Environment,
     name: &str,
     known: &[String],
     place: &str,
-) -> Result<Told, tokio_postgres::Error> {
-    let session = open(environment, name).await?;
-    let told = ask(&session.client, environment, known, place).await;
-    session.close().await;
-    told
+) -> Result<Told, String> {
+    let work = async {
+        let session = open(environment, name).await?;
+        let told = ask(&session.client, environment, known, place).await;
+        session.close().await;
+        told
+    };
+    work.await.map_err(|error| describe(&error))
 }
 
 /// An open session. Without a goodbye, its task ends with it, also in the middle of a query.
@@ -120,15 +67,14 @@ async fn open(environment: &Environment, name: &str) -> Result<Session, tokio_po
 }
 
 /// Reads what preflight asks beside the facts.
-pub(super) async fn survey(environment: &Environment, application_name: &str) -> Result<Survey, String> {
-    let place = reachable(environment)?;
+pub(super) async fn survey(environment: &Environment, name: &str) -> Result<Survey, String> {
     let work = async {
-        let session = open(environment, application_name).await?;
+        let session = open(environment, name).await?;
         let found = look_around(&session.client, environment).await;
         session.close().await;
         found
     };
-    bounded(&place, work).await
+    work.await.map_err(|error| describe(&error))
 }
 
 async fn look_around(client: &Client, environment: &Environment) -> Result<Survey, tokio_postgres::Error> {
@@ -157,14 +103,9 @@ async fn look_around(client: &Client, environment: &Environment) -> Result<Surve
     Ok(Survey { server, sub_apps: u64::try_from(sub_apps).unwrap_or(0) })
 }
 
-/// A table of NocoBase, quoted, by its name and the one with underscores.
+/// A table of NocoBase with its schema, quoted.
 fn table(environment: &Environment, name: &str, underscored: &str) -> String {
-    let name = if environment.get("DB_UNDERSCORED") == "true" { underscored } else { name };
-    format!(
-        "{}.{}",
-        quote(schema(environment)),
-        quote(&format!("{}{name}", environment.get("DB_TABLE_PREFIX")))
-    )
+    format!("{}.{}", quote(schema(environment)), quote(&table_name(environment, name, underscored)))
 }
 
 fn schema(environment: &Environment) -> &str {
@@ -188,8 +129,7 @@ async fn ask(
 ) -> Result<Told, tokio_postgres::Error> {
     let schema = schema(environment);
     let prefix = environment.get("DB_TABLE_PREFIX");
-    let underscored = environment.get("DB_UNDERSCORED") == "true";
-    let table = format!("{prefix}{}", if underscored { "application_version" } else { "applicationVersion" });
+    let table = table_name(environment, "applicationVersion", "application_version");
     let mut identity =
         match client.query_one("select system_identifier::text from pg_control_system()", &[]).await {
             Ok(row) => format!("{}/{}", row.get::<_, String>(0), environment.get("DB_DATABASE")),
@@ -236,31 +176,4 @@ fn describe(error: &tokio_postgres::Error) -> String {
         next = cause.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::probe::ApiClient;
-
-    fn environment(pairs: &[(&str, &str)]) -> Environment {
-        let vars = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Environment { vars, api: ApiClient::new("http://127.0.0.1:1/api/", None).unwrap() }
-    }
-
-    #[tokio::test]
-    async fn reasons_say_what_and_where() {
-        let mysql = environment(&[("DB_DIALECT", "mysql")]);
-        assert!(facts(&mysql, "x", &[]).await.unwrap_err().contains("mysql is not supported"));
-        let away = [
-            ("DB_DIALECT", "postgres"),
-            ("DB_HOST", "127.0.0.1"),
-            ("DB_PORT", "1"),
-            ("DB_DATABASE", "d"),
-            ("DB_USER", "u"),
-            ("DB_PASSWORD", "hush"),
-        ];
-        let error = facts(&environment(&away), "x", &[]).await.unwrap_err();
-        assert!(error.contains("127.0.0.1:1/d") && !error.contains("hush"), "{error}");
-    }
 }

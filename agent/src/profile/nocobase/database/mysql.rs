@@ -1,0 +1,101 @@
+//! MySQL and MariaDB.
+//!
+//! Sessions of strangers are not told: the app's driver gives its sessions no name there, so nobody can say whose a session is.
+//! An app that was started by hand on a host with an agent is found among the processes all the same.
+
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, OptsBuilder};
+use soloist_core::assignment::DatabaseFacts;
+use soloist_core::ids::Version;
+use soloist_core::preflight::Release;
+use tokio::time::timeout;
+
+use super::{GOODBYE, Told, table_name};
+use crate::profile::Survey;
+use crate::profile::nocobase::environment::Environment;
+
+/// Reads the facts.
+pub(super) async fn read(environment: &Environment, place: &str) -> Result<Told, String> {
+    let mut session = open(environment).await.map_err(|error| error.to_string())?;
+    let facts = ask(&mut session, environment, place).await;
+    close(session).await;
+    facts.map(|facts| (facts, Vec::new())).map_err(|error| error.to_string())
+}
+
+/// Reads what preflight asks beside the facts.
+pub(super) async fn survey(environment: &Environment) -> Result<Survey, String> {
+    let mut session = open(environment).await.map_err(|error| error.to_string())?;
+    let found = look_around(&mut session, environment).await;
+    close(session).await;
+    found.map_err(|error| error.to_string())
+}
+
+async fn open(environment: &Environment) -> Result<Conn, mysql_async::Error> {
+    let options = OptsBuilder::default()
+        .ip_or_hostname(environment.get("DB_HOST"))
+        .tcp_port(environment.get("DB_PORT").parse().unwrap_or(3306))
+        .user(Some(environment.get("DB_USER")))
+        .pass(Some(environment.get("DB_PASSWORD")))
+        .db_name(Some(environment.get("DB_DATABASE")))
+        // The app comes over the network too, and so finds the same server.
+        .prefer_socket(false);
+    Conn::new(options).await
+}
+
+async fn close(session: Conn) {
+    // The session ends with its connection in any case.
+    let _ = timeout(GOODBYE, session.disconnect()).await;
+}
+
+async fn ask(
+    session: &mut Conn,
+    environment: &Environment,
+    place: &str,
+) -> Result<DatabaseFacts, mysql_async::Error> {
+    let table = table_name(environment, "applicationVersion", "application_version");
+    // MariaDB's servers have no id of their own: the address must do.
+    let server: Option<(String, String)> = session.query_first("show variables like 'server_uuid'").await?;
+    let mut identity = match server {
+        Some((_, id)) if !id.is_empty() => format!("{id}/{}", environment.get("DB_DATABASE")),
+        Some(_) | None => place.to_owned(),
+    };
+    let prefix = environment.get("DB_TABLE_PREFIX");
+    if !prefix.is_empty() {
+        identity = format!("{identity}/{prefix}");
+    }
+    let query = "select count(*), count(case when table_name = ? then 1 end) from information_schema.tables \
+                 where table_schema = database()";
+    let (count, installed): (u64, u64) = session.exec_first(query, (&table,)).await?.unwrap_or_default();
+    let version = if installed > 0 {
+        let query = format!("select value from {} limit 1", quote(&table));
+        session.query_first::<Option<String>, _>(query).await?.flatten().map(Version)
+    } else {
+        None
+    };
+    Ok(DatabaseFacts { identity, version, empty: count == 0 })
+}
+
+async fn look_around(session: &mut Conn, environment: &Environment) -> Result<Survey, mysql_async::Error> {
+    let text: String = session.query_first("select version()").await?.unwrap_or_default();
+    let product = if text.contains("MariaDB") { "MariaDB" } else { "MySQL" };
+    let major = text.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+    let plugins = table_name(environment, "applicationPlugins", "application_plugins");
+    let apps = table_name(environment, "applications", "applications");
+    let there = "select count(*) from information_schema.tables where table_schema = database() and table_name in (?, ?)";
+    let found: Option<u64> = session.exec_first(there, (&plugins, &apps)).await?;
+    let sub_apps: Option<u64> = if found == Some(2) {
+        let (apps, plugins) = (quote(&apps), quote(&plugins));
+        let query = format!(
+            "select count(*) from {apps} where exists (select 1 from {plugins} where enabled and name = 'multi-app-manager')"
+        );
+        session.query_first(query).await?
+    } else {
+        None
+    };
+    let server = Release { product: product.into(), text, major };
+    Ok(Survey { server, sub_apps: sub_apps.unwrap_or(0) })
+}
+
+fn quote(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
