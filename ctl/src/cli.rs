@@ -8,8 +8,8 @@ use soloist_core::ids::FleetId;
 use crate::{
     client::Client,
     commands::{
-        self, backup, demo, events, lock, node, operation, plan, plugin, preflight, restore, run, stand_in,
-        start, status, stop,
+        self, backup, demo, events, fleet, lock, node, operation, plan, plugin, preflight, restore, rollback,
+        run, stand_in, start, status, stop, upgrade, verify,
     },
     error::{CtlError, Kind, Result},
     ui::{Format, Ui},
@@ -43,9 +43,9 @@ pub struct Globals {
     /// The fleet; may be left out while there is only one
     #[arg(long, global = true, env = "SOLOIST_FLEET")]
     pub fleet: Option<FleetId>,
-    /// How data is written to stdout
-    #[arg(long, short, global = true, env = "SOLOIST_OUTPUT", value_enum, default_value = "table")]
-    pub output: Format,
+    /// How data is written to stdout; toml only by `fleet show`, which does so by default [default: table]
+    #[arg(long, short, global = true, env = "SOLOIST_OUTPUT", value_enum)]
+    pub output: Option<Format>,
     /// How long one request to the coordinators may take, for example 5s
     #[arg(long, global = true, value_parser = duration, default_value = "20s")]
     pub timeout: Duration,
@@ -64,8 +64,12 @@ enum Command {
     Stop(stop::Args),
     Run(run::Args),
     Plugin(plugin::Args),
+    Upgrade(upgrade::Args),
+    Rollback(rollback::Args),
+    Verify(verify::Args),
     Backup(backup::Args),
     Restore(restore::Args),
+    Fleet(fleet::Args),
     Preflight(preflight::Args),
     Lock(lock::Args),
     Operation(operation::Args),
@@ -74,6 +78,20 @@ enum Command {
     Demo(demo::Args),
     #[command(hide = true)]
     StandIn(stand_in::Args),
+}
+
+impl Cli {
+    fn format(&self) -> Result<Format> {
+        let file = matches!(&self.command, Command::Fleet(args) if args.shows());
+        match self.globals.output {
+            Some(Format::Toml) if !file => {
+                Err(CtlError::new(Kind::Usage, "only fleet show writes toml").hint("use -o table or -o json"))
+            }
+            Some(format) => Ok(format),
+            None if file => Ok(Format::Toml),
+            None => Ok(Format::Table),
+        }
+    }
 }
 
 /// Runs the program with these arguments and returns its exit code.
@@ -89,7 +107,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    let ui = Ui::new(cli.globals.output);
+    let format = cli.format();
+    let ui = Ui::new(*format.as_ref().unwrap_or(&Format::Table));
+    if let Err(error) = format {
+        ui.error(&error);
+        return error.exit_code();
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -122,6 +145,10 @@ async fn dispatch(cli: Cli, ui: Ui) -> Result<ExitCode> {
         Command::Stop(args) => stop::run(args, &context).await,
         Command::Run(args) => return context.explained(run::run(args, &context).await).await,
         Command::Plugin(args) => plugin::run(args, &context).await,
+        Command::Upgrade(args) => upgrade::run(args, &context).await,
+        Command::Rollback(args) => rollback::run(args, &context).await,
+        Command::Verify(args) => verify::run(args, &context).await,
+        Command::Fleet(args) => fleet::run(args, &context).await,
         Command::Backup(args) => backup::run(args, &context).await,
         Command::Restore(args) => restore::run(args, &context).await,
         Command::Preflight(args) => preflight::run(args, &context).await,

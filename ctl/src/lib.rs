@@ -16,6 +16,7 @@ pub mod commands;
 pub mod error;
 pub mod follow;
 pub mod names;
+pub mod policy_file;
 pub mod render;
 pub mod ui;
 pub mod watch;

@@ -16,6 +16,8 @@ pub enum Format {
     Table,
     /// For programs: one JSON document; one per line where it goes on.
     Json,
+    /// For `fleet show`: a file that can be edited and applied again.
+    Toml,
 }
 
 /// The two outputs of the program.
@@ -35,6 +37,11 @@ impl Ui {
         self.format == Format::Json
     }
 
+    /// Whether data is written as a file for people to edit.
+    pub fn is_toml(self) -> bool {
+        self.format == Format::Toml
+    }
+
     /// Whether people watch stderr as it is written.
     pub fn is_live(self) -> bool {
         io::stderr().is_terminal()
@@ -48,7 +55,7 @@ impl Ui {
     /// Writes data: the text for people, or the value for programs.
     pub fn data<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Result<()> {
         match self.format {
-            Format::Table => self.text(&text()),
+            Format::Table | Format::Toml => self.text(&text()),
             Format::Json => {
                 let json = serde_json::to_string_pretty(value).map_err(broken)?;
                 self.text(&json)
@@ -59,7 +66,7 @@ impl Ui {
     /// The same for one of many that follow each other: a program gets each on a line of its own.
     pub fn item<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Result<()> {
         match self.format {
-            Format::Table => self.text(&text()),
+            Format::Table | Format::Toml => self.text(&text()),
             Format::Json => self.text(&serde_json::to_string(value).map_err(broken)?),
         }
     }

@@ -47,6 +47,13 @@ fn a_wrong_command_line_is_64() {
         &["lock", "release", "--reason", "x"],
         &["lock", "release", "--force"],
         &["start", "--wait", "soon"],
+        &["upgrade"],
+        &["upgrade", "prepare"],
+        &["upgrade", "--to", "2.2.16", "prepare", "--to", "2.2.16"],
+        &["upgrade", "--to", "2.2.16", "--confirm", "backup-1"],
+        &["plan", "upgrade"],
+        &["operation", "rollback", "upgrade-1", "--confirm", "upgrade-1"],
+        &["status", "-o", "toml"],
         &["--endpoints", "nonsense", "status"],
         &[],
     ] {
@@ -115,7 +122,17 @@ fn data_is_on_stdout_in_the_format_that_was_asked_for() {
          users  @nocobase/plugin-users  enabled  ?\n"
     );
     let plan = with(&fake, &["plan", "plugin", "enable", "map"]);
-    assert_eq!(stdout(&plan), " 1  reach node-1, node-2\n 2  grant\n", "{}", stderr(&plan));
+    let expected = "\
+#  STEP                  WAITS FOR  TAKES
+1  reach node-1, node-2  an answer  1.3 s
+2  grant                 an answer  -
+
+about 1.3 s for 1 of 2 steps, by the last times here
+";
+    assert_eq!(stdout(&plan), expected, "{}", stderr(&plan));
+    let plan = stdout(&with(&fake, &["plan", "verify", "-o", "json"]));
+    let json: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    assert_eq!((&json["known"], &json["steps"][1]["expected"]), (&1300.into(), &serde_json::Value::Null));
     let status = stdout(&with(&fake, &["status", "-o", "json"]));
     let json: serde_json::Value = serde_json::from_str(&status).unwrap();
     assert_eq!((&json["fleet"], &json["freshness"]["stale"]), (&"shop".into(), &false.into()));

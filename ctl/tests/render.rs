@@ -10,7 +10,7 @@ use soloist_core::{
     ids::{FleetId, MachineId, NodeId, OperationId, Token, Version},
     state::{DatabaseRecord, Desired},
     time::{Millis, Time},
-    view::{FleetView, LockView, NodeView, OperationView, StepView},
+    view::{FleetView, LockView, NodeView, OperationView, OutageView, StepView},
 };
 
 fn node(name: &str, app: &str) -> NodeView {
@@ -31,7 +31,13 @@ fn node(name: &str, app: &str) -> NodeView {
 }
 
 fn step(text: &str, state: &str, took: Option<u64>) -> StepView {
-    StepView { step: text.into(), state: state.into(), took: took.map(Millis) }
+    StepView {
+        step: text.into(),
+        state: state.into(),
+        took: took.map(Millis),
+        expected: None,
+        found: BTreeMap::new(),
+    }
 }
 
 fn operation() -> OperationView {
@@ -59,6 +65,8 @@ fn operation() -> OperationView {
         left_out: BTreeMap::new(),
         submitted_wall_ms: 0,
         age: Millis(13_000),
+        outage: None,
+        writes_since_wall_ms: None,
     }
 }
 
@@ -70,6 +78,7 @@ fn fleet() -> FleetView {
         fleet: FleetId::new("shop").unwrap(),
         active: true,
         desired: Desired::Run,
+        policy_version: 2,
         database: Some(DatabaseRecord {
             identity: "7301/shop".into(),
             version: Some(Version("2.2.15".into())),
@@ -122,6 +131,57 @@ operation plugin-1: plugin enable @nocobase/plugin-map
     give up: soloist operation abort plugin-1
 ";
     assert_eq!(status::fleet(&fleet(), &fresh()), expected);
+}
+
+#[test]
+fn an_upgrade_that_went_back_tells_its_outage() {
+    let mut upgrade = OperationView {
+        id: OperationId::new("upgrade-1").unwrap(),
+        request: "upgrade --to 2.2.16".into(),
+        status: "rolled_back".into(),
+        detail: "the app on node-1 failed: no".into(),
+        reason: String::new(),
+        choices: Vec::new(),
+        waits: Vec::new(),
+        steps: vec![
+            step("stop node-1, node-2", "done", Some(12_400)),
+            step("start node-1 with the right to install or upgrade", "left", Some(61_000)),
+        ],
+        ended: true,
+        outage: Some(OutageView {
+            took: Millis(73_400),
+            over: true,
+            parts: vec![
+                ("stop node-1, node-2".into(), Millis(12_400)),
+                ("start node-1".into(), Millis(61_000)),
+            ],
+            users_saw: "nothing answered".into(),
+        }),
+        ..operation()
+    };
+    let expected = "\
+operation upgrade-1: upgrade --to 2.2.16
+  status     rolled_back: the app on node-1 failed: no
+  asked      by root@host, took 13.0 s
+  solo node  node-1
+  token      42
+  steps
+    [x]     12.4 s  stop node-1, node-2
+    [-] 1 min 01 s  start node-1 with the right to install or upgrade
+  outage: no node for users for 1 min 13 s
+        12.4 s  stop node-1, node-2
+    1 min 01 s  start node-1
+    users saw: nothing answered
+";
+    assert_eq!(status::operation(&upgrade), expected);
+
+    upgrade.outage.as_mut().unwrap().over = false;
+    upgrade.writes_since_wall_ms = Some(1_700_000_000_000);
+    upgrade.steps = vec![StepView { expected: Some(Millis(2_000)), ..step("grant", "ahead", None) }];
+    let text = status::operation(&upgrade);
+    assert!(text.contains("for 1 min 13 s so far\n"), "{text}");
+    assert!(text.contains("users may have written since 2023-11-1"), "{text}");
+    assert!(text.contains("[ ]   grant (about 2.0 s)\n"), "{text}");
 }
 
 #[test]

@@ -71,7 +71,8 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     }
 }
 
-async fn backups(context: &Context, fleet: &FleetId) -> Result<Vec<Backup>> {
+/// The backups, newest first.
+pub async fn backups(context: &Context, fleet: &FleetId) -> Result<Vec<Backup>> {
     let request = v1::BackupsRequest { fleet: fleet.to_string() };
     let reply = context.client.call_fresh(
         |mut stub| {

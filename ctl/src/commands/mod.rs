@@ -1,8 +1,10 @@
 //! One file per command: its arguments and one function.
 
 pub mod backup;
+pub mod confirm;
 pub mod demo;
 pub mod events;
+pub mod fleet;
 pub mod lock;
 pub mod node;
 pub mod operate;
@@ -12,11 +14,14 @@ pub mod plugin;
 pub mod preflight;
 pub mod request;
 pub mod restore;
+pub mod rollback;
 pub mod run;
 pub mod stand_in;
 pub mod start;
 pub mod status;
 pub mod stop;
+pub mod upgrade;
+pub mod verify;
 
 use soloist_core::{
     ids::{FleetId, NodeId},

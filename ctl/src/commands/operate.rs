@@ -5,7 +5,7 @@ use std::time::Duration;
 use soloist_core::{
     command::Submission,
     ids::{FleetId, MachineId, OperationId},
-    operation::Request,
+    operation::{Blocked, Request},
     time::Millis,
     view::OperationView,
 };
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     cli::duration,
-    commands::{Context, machine, me, run::nested},
+    commands::{Context, machine, me, run::nested, upgrade::nothing_to_do},
     error::{CtlError, Kind, Result},
     follow::{Follow, Progress, goes_on_by_itself, verdict},
     render::{length, status},
@@ -26,18 +26,29 @@ use crate::{
 /// Options of commands that ask for an operation.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Why; kept with the operation
-    #[arg(long, default_value = "")]
-    pub reason: String,
-    /// End the operation if it is not granted by then (exit code 75), for example 5m
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub wait: Option<Duration>,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub asking: Asking,
     /// Print the operation's id and do not follow it
     #[arg(long)]
     pub detach: bool,
     /// Without a terminal: how long to stay with an operation that waits for a person
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub blocked_timeout: Duration,
+}
+
+/// How an operation is asked for.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Asking {
+    /// Why; kept with the operation
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// End the operation if it is not granted by then (exit code 75), for example 5m [default: the fleet's policy]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub wait: Option<Duration>,
+    /// Ask for it although preflight finds a problem that stands in its way
+    #[arg(long)]
+    pub skip_preflight: bool,
 }
 
 /// A new id for an operation: a word and eight random digits.
@@ -53,13 +64,12 @@ pub async fn submit(
     fleet: &FleetId,
     id: &OperationId,
     request: &Request,
-    reason: &str,
-    wait: Option<Duration>,
+    asking: &Asking,
 ) -> Result<()> {
     let submission = Submission {
         by: me(),
-        reason: reason.to_owned(),
-        wait: wait.map(|wait| Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))),
+        reason: asking.reason.clone(),
+        wait: asking.wait.map(|wait| Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))),
         machine: MachineId(machine()),
     };
     let request = v1::SubmitRequest {
@@ -67,6 +77,7 @@ pub async fn submit(
         operation: id.to_string(),
         request: Some(request.clone().into()),
         submission: Some(submission.into()),
+        skip_preflight: asking.skip_preflight,
     };
     let submitted = context.client.call(|mut stub| {
         let request = request.clone();
@@ -90,7 +101,7 @@ pub async fn operate(
 ) -> Result<()> {
     nested::refuse_inside(context, fleet, &request.to_string()).await?;
     let id = new_id(word)?;
-    submit(context, fleet, &id, &request, &options.reason, options.wait).await?;
+    submit(context, fleet, &id, &request, &options.asking).await?;
     if options.detach {
         context
             .ui
@@ -101,6 +112,12 @@ pub async fn operate(
     progress.line(&format!("{request}: asked for as {id}"));
     let mut follow = Follow::new(&context.client, fleet, &id, progress);
     let operation = to_the_end(context, &mut follow, &id, options.blocked_timeout).await?;
+    if operation.status == "succeeded"
+        && operation.steps.is_empty()
+        && let Some(text) = nothing_to_do(fleet, &request)
+    {
+        follow.progress().line(&text);
+    }
     finish(context, &mut follow, &operation)
 }
 
@@ -132,6 +149,10 @@ async fn to_the_end(
         if operation.ended {
             return Ok(operation);
         }
+        if operation.cause == Blocked::Approval.word() {
+            // Whoever approves takes longer than anybody watches.
+            return Err(waits_for_a_person(Some(operation), id));
+        }
         let stuck = operation.status == "blocked" && !goes_on_by_itself(&operation) && !context.ui.is_live();
         blocked = stuck.then(|| (blocked.map_or_else(Instant::now, |(since, _)| since), operation));
     }
@@ -152,8 +173,11 @@ fn waits_for_a_person(operation: Option<OperationView>, id: &OperationId) -> Ctl
     error.hint(format!("look at it with soloist operation show {id}"))
 }
 
-/// Says how it ended.
+/// Says how it ended, and what users had of it.
 pub fn finish(context: &Context, follow: &mut Follow, operation: &OperationView) -> Result<()> {
+    for line in operation.outage.iter().flat_map(status::outage) {
+        follow.progress().line(&line);
+    }
     verdict(operation)?;
     let text = format!("{}: {} in {}", operation.request, operation.status, length(operation.age));
     follow.progress().line(&text);

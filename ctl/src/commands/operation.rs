@@ -1,20 +1,28 @@
 //! `soloist operation`.
 
 use clap::Subcommand;
-use soloist_core::ids::{FleetId, OperationId};
+use soloist_core::{
+    command::Decision,
+    ids::{FleetId, OperationId},
+};
 use soloist_proto::{
     convert::{each, nested},
     v1,
 };
 
 use crate::{
-    commands::{Context, me},
+    clock,
+    commands::{
+        Context,
+        confirm::{Loss, confirm},
+        me,
+    },
     error::Result,
     names,
     render::{Fresh, json::Operations, status, table},
 };
 
-/// Look at operations, end one early, or try again
+/// Look at operations, end one early, try again, or decide what an upgrade waits for
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -47,6 +55,36 @@ enum Command {
         /// Its id
         id: OperationId,
     },
+    /// What an upgrade has verified on one node is good: go on with the others
+    Approve {
+        /// Its id
+        id: OperationId,
+        /// Why; kept with the event
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// It is not good: go back to the old version
+    Reject {
+        /// Its id
+        id: OperationId,
+        /// Why; kept with the event
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let a blocked upgrade go back to the old version
+    Rollback {
+        /// Its id
+        id: OperationId,
+        /// Also if users may have written since the backup: give that up
+        #[arg(long)]
+        lose_writes: bool,
+        /// With --lose-writes: the operation's id again, instead of typing it when asked
+        #[arg(long, value_name = "ID", requires = "lose_writes")]
+        confirm: Option<OperationId>,
+        /// Why; kept with the event
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
 }
 
 /// Looks at operations, or ends or retries one.
@@ -75,10 +113,72 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
             context.ui.note(&format!("{id} tries again; see soloist operation show {id}"));
             Ok(())
         }
+        Command::Approve { id, reason } => {
+            let decided = decide(context, &fleet, &id, Decision::Approve, &reason).await;
+            suggested(context, &fleet, &id, decided).await?;
+            context.ui.note(&format!("{id} goes on; see soloist operation show {id}"));
+            Ok(())
+        }
+        Command::Reject { id, reason } => {
+            let decided = decide(context, &fleet, &id, Decision::Reject, &reason).await;
+            suggested(context, &fleet, &id, decided).await?;
+            context.ui.note(&format!("{id} goes back; see soloist operation show {id}"));
+            Ok(())
+        }
+        Command::Rollback { id, lose_writes, confirm, reason } => {
+            if lose_writes {
+                let agreed = agree(context, &fleet, &id, confirm.as_ref()).await;
+                suggested(context, &fleet, &id, agreed).await?;
+            }
+            let decision = Decision::Rollback { lose_writes };
+            let decided = decide(context, &fleet, &id, decision, &reason).await;
+            suggested(context, &fleet, &id, decided).await?;
+            context.ui.note(&format!("{id} goes back; see soloist operation show {id}"));
+            Ok(())
+        }
     }
 }
 
-async fn list(context: &Context, fleet: &FleetId, limit: u32) -> Result<Operations> {
+/// Has a person agree that what users wrote is lost.
+async fn agree(
+    context: &Context,
+    fleet: &FleetId,
+    id: &OperationId,
+    given: Option<&OperationId>,
+) -> Result<()> {
+    let operation = crate::follow::get(&context.client, fleet, id).await?;
+    let since = operation.writes_since_wall_ms.map_or("the backup".to_owned(), clock::local);
+    let loss = Loss {
+        what: "operation",
+        name: id.to_string(),
+        text: format!("everything that users wrote since {since} will be lost"),
+    };
+    confirm(context, &loss, given.map(OperationId::as_str))
+}
+
+async fn decide(
+    context: &Context,
+    fleet: &FleetId,
+    id: &OperationId,
+    decision: Decision,
+    reason: &str,
+) -> Result<()> {
+    let request = v1::DecideRequest {
+        fleet: fleet.to_string(),
+        operation: id.to_string(),
+        decision: Some(decision.into()),
+        by: me(),
+        reason: reason.to_owned(),
+    };
+    let decided = context.client.call(|mut stub| {
+        let request = request.clone();
+        async move { stub.decide(request).await }
+    });
+    decided.await.map(|_| ())
+}
+
+/// Operations, newest first; all that are remembered with the limit 0.
+pub async fn list(context: &Context, fleet: &FleetId, limit: u32) -> Result<Operations> {
     let request = v1::ListOperationsRequest { fleet: fleet.to_string(), limit };
     let reply = context.client.call_fresh(
         |mut stub| {

@@ -1,16 +1,19 @@
 //! `soloist plan`.
 
 use clap::Subcommand;
-use soloist_core::{ids::BackupId, operation::Request};
-use soloist_proto::v1;
+use soloist_core::{ids::BackupId, operation::Request, preview::PlannedStep};
+use soloist_proto::{convert::each, v1};
 
 use crate::{
     commands::{
         Context, plugin,
-        request::{BackupRequest, Change, HoldRequest, PluginRequest, StartRequest},
+        request::{
+            BackupRequest, Change, HoldRequest, PluginRequest, PrepareRequest, StartRequest, UpgradeRequest,
+        },
+        rollback,
     },
     error::Result,
-    render::{Fresh, json, status},
+    render::{Fresh, json, plan, status},
 };
 
 /// Print the steps that a command would take now; changes nothing
@@ -43,6 +46,27 @@ enum What {
         /// The backup's name
         backup: BackupId,
     },
+    /// Of an upgrade, or of preparing for it
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Upgrade {
+        #[command(subcommand)]
+        part: Option<UpgradePart>,
+        #[command(flatten)]
+        request: UpgradeRequest,
+    },
+    /// Of going back to a backup with its code
+    Rollback {
+        /// The backup's name; by default the one before the last upgrade
+        backup: Option<BackupId>,
+    },
+    /// Of running the fleet's checks
+    Verify,
+}
+
+#[derive(Debug, Subcommand)]
+enum UpgradePart {
+    /// Of fetching a version
+    Prepare(PrepareRequest),
 }
 
 /// Prints the steps.
@@ -64,7 +88,16 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
             context.check_node(&fleet, backup.on.as_ref()).await?;
             backup.request()
         }
-        What::Restore { backup } => Request::Restore { backup },
+        What::Restore { backup } => Request::Restore { backup, code: false },
+        What::Upgrade { part: Some(UpgradePart::Prepare(prepare)), .. } => prepare.request(),
+        What::Upgrade { part: None, request } => {
+            context.check_node(&fleet, request.on.as_ref()).await?;
+            request.request()?
+        }
+        What::Rollback { backup } => {
+            rollback::request(&rollback::find(context, &fleet, backup.as_ref()).await?)?
+        }
+        What::Verify => Request::Verify,
     };
     let request = v1::PlanRequest { fleet: fleet.to_string(), request: Some(request.into()) };
     let reply = context.client.call_fresh(
@@ -75,10 +108,8 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         |reply: &v1::PlanReply| reply.freshness.clone().unwrap_or_default(),
     );
     let reply = reply.await?;
-    let plan = json::Plan { steps: reply.steps, freshness: Fresh::from(reply.freshness.unwrap_or_default()) };
-    context.ui.data(&plan, || {
-        let steps = plan.steps.iter().enumerate();
-        let lines: String = steps.map(|(at, step)| format!("{:>2}  {step}\n", at + 1)).collect();
-        format!("{}{lines}", status::stale(&plan.freshness))
-    })
+    let steps: Vec<PlannedStep> = each("steps", reply.steps)?;
+    let freshness = Fresh::from(reply.freshness.unwrap_or_default());
+    let planned = json::Plan { known: plan::known(&steps), steps, freshness };
+    context.ui.data(&planned, || format!("{}{}", status::stale(&planned.freshness), plan::steps(&planned)))
 }

@@ -1,10 +1,14 @@
 //! What is asked for, as arguments: shared by the commands themselves and by `plan`.
 
+use std::convert::Infallible;
+
 use clap::ArgGroup;
 use soloist_core::{
-    ids::NodeId,
+    ids::{NodeId, Version},
     operation::{HoldMode, PluginChange, Request},
 };
+
+use crate::error::{CtlError, Kind, Result};
 
 /// A start.
 #[derive(Debug, Clone, clap::Args)]
@@ -62,6 +66,54 @@ impl BackupRequest {
     pub fn request(&self) -> Request {
         Request::Backup { on: self.on.clone() }
     }
+}
+
+/// An upgrade.
+#[derive(Debug, Clone, clap::Args)]
+pub struct UpgradeRequest {
+    /// The version, as NocoBase writes it: 2.2.15
+    #[arg(long, value_name = "VERSION", required = true, value_parser = version)]
+    pub to: Option<Version>,
+    /// The node that upgrades the database, and serves first
+    #[arg(long, value_name = "NODE")]
+    pub on: Option<NodeId>,
+    /// Ask a person before the other nodes start: see soloist operation approve
+    #[arg(long)]
+    pub approve: bool,
+}
+
+impl UpgradeRequest {
+    /// The version.
+    pub fn to(&self) -> Result<Version> {
+        // Only a subcommand does without it.
+        self.to.clone().ok_or_else(|| CtlError::new(Kind::Usage, "--to is missing"))
+    }
+
+    /// As the coordinators understand it.
+    pub fn request(&self) -> Result<Request> {
+        Ok(Request::Upgrade { to: self.to()?, on: self.on.clone(), approve: self.approve })
+    }
+}
+
+/// Fetching a version.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PrepareRequest {
+    /// The version, as NocoBase writes it: 2.2.15
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    pub to: Version,
+}
+
+impl PrepareRequest {
+    /// As the coordinators understand it.
+    pub fn request(&self) -> Request {
+        Request::Prepare { to: self.to.clone() }
+    }
+}
+
+/// A version as people write it; `v2.2.15` is the name of a tag. Coordinators check the rest.
+fn version(text: &str) -> Result<Version, Infallible> {
+    let number = text.strip_prefix('v').filter(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
+    Ok(Version(number.unwrap_or(text).to_owned()))
 }
 
 /// Which change of a plugin.

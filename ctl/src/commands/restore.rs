@@ -1,7 +1,5 @@
 //! `soloist restore`.
 
-use std::io::{self, IsTerminal as _};
-
 use clap::ArgGroup;
 use soloist_core::{ids::BackupId, operation::Request};
 
@@ -9,10 +7,10 @@ use crate::{
     clock,
     commands::{
         Context, backup,
+        confirm::{Loss, confirm},
         operate::{self, operate},
     },
-    error::{CtlError, Kind, Result},
-    render::json::Backup,
+    error::Result,
 };
 
 /// Bring the fleet back to a backup: everything written since is lost
@@ -38,30 +36,11 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         return operate(context, &fleet, "accept", Request::AcceptDatabase, &args.options).await;
     };
     let found = backup::find(context, &fleet, &backup).await?;
-    let typed = match args.confirm {
-        Some(confirm) => confirm.to_string(),
-        None => ask(context, &found)?,
+    let loss = Loss {
+        what: "backup",
+        name: found.backup,
+        text: format!("everything that was written after {} will be lost", clock::local(found.wall_ms)),
     };
-    if typed != backup.as_str() {
-        return Err(CtlError::new(
-            Kind::Usage,
-            format!("\"{typed}\" is not the name of the backup: nothing was done"),
-        ));
-    }
-    operate(context, &fleet, "restore", Request::Restore { backup }, &args.options).await
-}
-
-fn ask(context: &Context, found: &Backup) -> Result<String> {
-    let (name, made) = (&found.backup, clock::local(found.wall_ms));
-    let loss = format!("everything that was written after {made} will be lost");
-    if !io::stdin().is_terminal() {
-        let hint = format!("to go on, add --confirm {name}");
-        return Err(CtlError::new(Kind::Usage, loss).hint(hint));
-    }
-    context.ui.note(&format!("{loss}; type the backup's name ({name}) to go on:"));
-    let mut line = String::new();
-    io::stdin()
-        .read_line(&mut line)
-        .map_err(|error| CtlError::failed(format!("cannot read the answer: {error}")))?;
-    Ok(line.trim().to_owned())
+    confirm(context, &loss, args.confirm.as_ref().map(BackupId::as_str))?;
+    operate(context, &fleet, "restore", Request::Restore { backup, code: false }, &args.options).await
 }

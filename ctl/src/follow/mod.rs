@@ -121,7 +121,11 @@ pub fn verdict(operation: &OperationView) -> Result<()> {
     if operation.status == "succeeded" {
         return Ok(());
     }
-    let text = format!("{} was ended early: {}", operation.request, operation.detail);
+    let how = match operation.status.as_str() {
+        "rolled_back" => "was rolled back, and the old version runs again",
+        _ => "was ended early",
+    };
+    let text = format!("{} {how}: {}", operation.request, operation.detail);
     let kind = if operation.cause == "not_granted" { Kind::NotGranted } else { Kind::Failed };
     let show = format!("see soloist operation show {}", operation.id);
     Err(CtlError::new(kind, text).hint(show))
@@ -175,7 +179,13 @@ mod tests {
         ] {
             assert!(goes_on_by_itself(&blocked(why)));
         }
-        for why in [Blocked::TaskFailed(node(), "x".into()), Blocked::HolderLost, Blocked::Overdue] {
+        for why in [
+            Blocked::TaskFailed(node(), "x".into()),
+            Blocked::HolderLost,
+            Blocked::Overdue,
+            Blocked::Approval,
+            Blocked::WritesAtStake("x".into()),
+        ] {
             assert!(!goes_on_by_itself(&blocked(why)));
         }
     }
@@ -188,6 +198,10 @@ mod tests {
         assert_eq!(verdict(&operation).unwrap_err().kind, Kind::NotGranted);
         operation.cause = String::new();
         assert_eq!(verdict(&operation).unwrap_err().kind, Kind::Failed);
+        operation.status = "rolled_back".into();
+        let error = verdict(&operation).unwrap_err();
+        assert_eq!(error.kind.code(), 1);
+        assert!(error.message.contains("was rolled back, and the old version runs again"), "{error}");
         operation.status = "succeeded".into();
         assert!(verdict(&operation).is_ok());
     }

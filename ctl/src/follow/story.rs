@@ -14,6 +14,7 @@ const DETAIL_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Story {
     done: usize,
+    left: usize,
     doing: String,
     status: String,
     waits: BTreeMap<String, (String, Duration)>,
@@ -45,13 +46,18 @@ impl Story {
             lines.push(Line::Happened(format!("done: {}{took}", step.step)));
         }
         self.done = self.done.max(done.len());
+        let left: Vec<_> = operation.steps.iter().filter(|step| step.state == "left").collect();
+        for step in left.iter().skip(self.left) {
+            lines.push(Line::Happened(format!("not done: {}: the operation takes another way", step.step)));
+        }
+        self.left = self.left.max(left.len());
         for (node, why) in operation.left_out.iter().skip(self.left_out) {
             lines.push(Line::Happened(format!("left out: {node}: {why}")));
         }
         self.left_out = self.left_out.max(operation.left_out.len());
         let status = match operation.status.as_str() {
             // The end is told by the summary, and the rest by steps.
-            "running" | "confirming" | "succeeded" | "aborted" => String::new(),
+            "running" | "confirming" | "succeeded" | "aborted" | "rolled_back" => String::new(),
             _ if operation.detail.is_empty() => operation.status.clone(),
             status => format!("{status}: {}", operation.detail),
         };
@@ -132,39 +138,23 @@ pub(super) fn moment(operation: &OperationView, nodes: &[NodeView]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use soloist_core::{
-        condition::Wait,
-        ids::{NodeId, OperationId},
-        time::Millis,
-        view::StepView,
-    };
+    use soloist_core::{condition::Wait, ids::NodeId, time::Millis, view::StepView};
 
     use super::*;
+    use crate::render::example;
 
     fn operation() -> OperationView {
+        let step = |step: &str, state: &str, took| StepView {
+            step: step.into(),
+            state: state.into(),
+            took: Some(Millis(took)),
+            expected: None,
+            found: std::collections::BTreeMap::new(),
+        };
         OperationView {
-            id: OperationId::new("op-1").unwrap(),
-            request: "start".into(),
-            by: "root@host".into(),
-            reason: String::new(),
-            status: "running".into(),
-            detail: String::new(),
-            cause: String::new(),
-            choices: Vec::new(),
             waits: vec![Wait { node: Some(NodeId::new("node-1").unwrap()), what: "to serve".into() }],
-            steps: vec![
-                StepView { step: "reach node-1".into(), state: "done".into(), took: Some(Millis(300)) },
-                StepView { step: "start node-1".into(), state: "now".into(), took: Some(Millis(100)) },
-            ],
-            attempt: 1,
-            token: None,
-            solo: None,
-            granted: false,
-            holder_lost: false,
-            ended: false,
-            left_out: BTreeMap::new(),
-            submitted_wall_ms: 0,
-            age: Millis(400),
+            steps: vec![step("reach node-1", "done", 300), step("start node-1", "now", 100)],
+            ..example()
         }
     }
 
@@ -196,6 +186,11 @@ mod tests {
         );
         operation.status = "running".into();
         assert_eq!(story.news(&operation, &[], second * 11), [Line::Happened("goes on".into())]);
+        operation.steps[1].state = "left".into();
+        operation.waits.clear();
+        let told = story.news(&operation, &[], second * 12);
+        let text = "not done: start node-1: the operation takes another way";
+        assert_eq!(told, [Line::Happened(text.into())]);
     }
 
     #[test]

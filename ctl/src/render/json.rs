@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use soloist_core::{
     preflight::{Finding, Told},
+    preview::PlannedStep,
+    time::Millis,
     view::{FleetView, OperationView},
 };
 use soloist_proto::v1;
@@ -61,8 +63,10 @@ pub struct Fleet {
 /// The steps of a request.
 #[derive(Debug, Serialize)]
 pub struct Plan {
-    /// In words, in order.
-    pub steps: Vec<String>,
+    /// In order.
+    pub steps: Vec<PlannedStep>,
+    /// How long the steps take together of which that is known.
+    pub known: Millis,
     /// The answer.
     pub freshness: Fresh,
 }

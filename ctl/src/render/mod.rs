@@ -1,6 +1,8 @@
 //! How things look: [`table`] for people, [`json`] for programs. Pure functions; nothing here writes.
 
 pub mod json;
+pub mod plan;
+pub mod policy;
 pub mod preflight;
 pub mod status;
 pub mod table;
@@ -18,6 +20,34 @@ pub fn length(length: Millis) -> String {
         60..3600 => format!("{minutes} min {:02} s", seconds % 60),
         3600..86_400 => format!("{hours} h {:02} min", minutes % 60),
         _ => format!("{} d {} h", hours / 24, hours % 24),
+    }
+}
+
+/// A running operation without steps, for tests.
+#[cfg(test)]
+pub(crate) fn example() -> soloist_core::view::OperationView {
+    soloist_core::view::OperationView {
+        id: "op-1".parse().unwrap(),
+        request: "start".into(),
+        by: "root@host".into(),
+        reason: String::new(),
+        status: "running".into(),
+        detail: String::new(),
+        cause: String::new(),
+        choices: Vec::new(),
+        waits: Vec::new(),
+        steps: Vec::new(),
+        outage: None,
+        writes_since_wall_ms: None,
+        attempt: 1,
+        token: None,
+        solo: None,
+        granted: false,
+        holder_lost: false,
+        ended: false,
+        left_out: std::collections::BTreeMap::new(),
+        submitted_wall_ms: 0,
+        age: Millis(400),
     }
 }
 

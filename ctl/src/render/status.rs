@@ -2,7 +2,7 @@
 
 use soloist_core::{
     state::Desired,
-    view::{FleetView, OperationView, StepView},
+    view::{FleetView, OperationView, OutageView, StepView},
 };
 
 use super::{
@@ -10,6 +10,7 @@ use super::{
     length,
     table::{facts, lock, nodes},
 };
+use crate::clock;
 
 /// A fleet: what it is, its lock, its nodes, its operations.
 pub fn fleet(view: &FleetView, fresh: &Fresh) -> String {
@@ -89,9 +90,16 @@ pub fn operation(operation: &OperationView) -> String {
     if operation.holder_lost {
         lines.push(("holder", "LOST: its lease was not renewed".to_owned()));
     }
+    lines.extend(operation.writes_since_wall_ms.map(|since| {
+        ("writes", format!("users may have written since {}; going back loses that", clock::local(since)))
+    }));
     lines.extend(operation.left_out.iter().map(|(node, why)| ("left out", format!("{node}: {why}"))));
     text.push_str(&indented(&facts(&lines)));
     text.push_str(&steps(&operation.steps));
+    if let Some((first, rest)) = operation.outage.as_ref().map(outage).as_deref().and_then(<[_]>::split_first)
+    {
+        section(&mut text, first, rest.iter().map(|line| line.strip_prefix("  ").unwrap_or(line).to_owned()));
+    }
     section(
         &mut text,
         "waits for",
@@ -102,6 +110,16 @@ pub fn operation(operation: &OperationView) -> String {
     );
     section(&mut text, "choices", operation.choices.iter().cloned());
     text
+}
+
+/// An outage: how long, on what it went, and what users saw.
+pub fn outage(outage: &OutageView) -> Vec<String> {
+    let end = if outage.over { "" } else { " so far" };
+    let width = outage.parts.iter().map(|(_, took)| length(*took).len()).max().unwrap_or(0);
+    let parts = outage.parts.iter().map(|(step, took)| format!("  {:>width$}  {step}", length(*took)));
+    let first = format!("outage: no node for users for {}{end}", length(outage.took));
+    let saw = (!outage.users_saw.is_empty()).then(|| format!("  users saw: {}", outage.users_saw));
+    std::iter::once(first).chain(parts).chain(saw).collect()
 }
 
 fn steps(steps: &[StepView]) -> String {
@@ -115,9 +133,19 @@ fn steps(steps: &[StepView]) -> String {
         let mark = match step.state.as_str() {
             "done" => "[x]",
             "now" => "[>]",
+            "left" => "[-]",
             _ => "[ ]",
         };
-        text.push_str(&format!("    {mark} {:>width$}  {}\n", took(step), step.step));
+        let expected = step.expected.map(|expected| format!(" (about {})", length(expected)));
+        text.push_str(&format!(
+            "    {mark} {:>width$}  {}{}\n",
+            took(step),
+            step.step,
+            expected.unwrap_or_default()
+        ));
+        for (node, found) in &step.found {
+            text.push_str(&format!("        {:width$}  {node}: {found}\n", ""));
+        }
     }
     text
 }

@@ -12,14 +12,16 @@ use std::{
 
 use soloist_core::{
     Rejection,
-    ids::{FleetId, Token},
+    ids::{FleetId, Token, Version},
     operation::Step,
+    policy::Policy,
 };
 use soloist_proto::{
     errors::to_status,
     v1::{
         self,
         operator_service_server::{OperatorService, OperatorServiceServer},
+        request::Request as Kind,
     },
 };
 use tokio_stream::{
@@ -56,6 +58,16 @@ pub(crate) struct Script {
     pub(crate) aborted: Option<String>,
     /// Submitted requests.
     pub(crate) submitted: Vec<v1::SubmitRequest>,
+    /// The version that the fleet has.
+    pub(crate) version: Option<String>,
+    /// How the last operation is, whatever else is said here.
+    pub(crate) shown: Option<v1::OperationView>,
+    /// Decisions so far.
+    pub(crate) decided: Vec<v1::DecideRequest>,
+    /// The policy and its version.
+    pub(crate) policy: (v1::Policy, u64),
+    /// Changes of the policy.
+    pub(crate) set: Vec<v1::SetPolicyRequest>,
 }
 
 impl Default for Script {
@@ -72,6 +84,11 @@ impl Default for Script {
             released: None,
             aborted: None,
             submitted: Vec::new(),
+            version: None,
+            shown: None,
+            decided: Vec::new(),
+            policy: (Policy::default().into(), 4),
+            set: Vec::new(),
         }
     }
 }
@@ -131,7 +148,12 @@ fn node(name: &str, app: &str, wanted: &str) -> v1::NodeView {
 
 impl Service {
     fn operation(script: &Script) -> Option<v1::OperationView> {
-        let submitted = script.submitted.last()?;
+        let submitted = script.submitted.last();
+        if let Some(shown) = &script.shown {
+            let id = submitted.map_or_else(|| shown.id.clone(), |submitted| submitted.operation.clone());
+            return Some(v1::OperationView { id, ..shown.clone() });
+        }
+        let submitted = submitted?;
         let over = script.released.is_some() || script.aborted.is_some() && script.renewals == 0;
         let refused = script.ends_with.is_some() && !script.grants;
         let granted = script.grants;
@@ -142,8 +164,13 @@ impl Service {
             () if aborting => "aborting",
             () => "running",
         };
-        let step =
-            |text: String, state: &str| v1::StepView { step: text, state: state.into(), took_ms: Some(100) };
+        let step = |text: String, state: &str| v1::StepView {
+            step: text,
+            state: state.into(),
+            took_ms: Some(100),
+            expected_ms: None,
+            found: std::collections::HashMap::new(),
+        };
         let now = if over { "done" } else { "now" };
         Some(v1::OperationView {
             id: submitted.operation.clone(),
@@ -237,7 +264,12 @@ impl OperatorService for Service {
     }
 
     async fn plan(&self, _: Request<v1::PlanRequest>) -> Answer<v1::PlanReply> {
-        let steps = vec!["reach node-1, node-2".into(), "grant".into()];
+        let step = |step: &str, expected_ms| v1::PlannedStep {
+            step: step.into(),
+            waits_for: "an answer".into(),
+            expected_ms,
+        };
+        let steps = vec![step("reach node-1, node-2", Some(1_300)), step("grant", None)];
         Ok(Response::new(v1::PlanReply { steps, freshness: Some(fresh()) }))
     }
 
@@ -246,6 +278,14 @@ impl OperatorService for Service {
         check(&request.fleet)?;
         let operation = request.operation.clone();
         let mut script = self.script.lock().unwrap();
+        if let (Some(Kind::Upgrade(upgrade)), Some(version)) =
+            (request.request.as_ref().and_then(|request| request.request.as_ref()), &script.version)
+            && upgrade.to < *version
+        {
+            let (version, to) = (Version(version.clone()), Version(upgrade.to.clone()));
+            let fleet = FleetId::new("shop").unwrap();
+            return Err(to_status(&Rejection::Downgrade { fleet, version, to }));
+        }
         (script.renewals, script.released) = (0, None);
         script.submitted.push(request);
         Ok(Response::new(v1::SubmitReply { operation }))
@@ -284,6 +324,29 @@ impl OperatorService for Service {
 
     async fn retry(&self, _: Request<v1::RetryRequest>) -> Answer<v1::RetryReply> {
         Ok(Response::new(v1::RetryReply {}))
+    }
+
+    async fn decide(&self, request: Request<v1::DecideRequest>) -> Answer<v1::DecideReply> {
+        self.script.lock().unwrap().decided.push(request.into_inner());
+        Ok(Response::new(v1::DecideReply {}))
+    }
+
+    async fn get_policy(&self, _: Request<v1::GetPolicyRequest>) -> Answer<v1::GetPolicyReply> {
+        let (policy, version) = self.script.lock().unwrap().policy.clone();
+        Ok(Response::new(v1::GetPolicyReply { policy: Some(policy), version, freshness: Some(fresh()) }))
+    }
+
+    async fn set_policy(&self, request: Request<v1::SetPolicyRequest>) -> Answer<v1::SetPolicyReply> {
+        let request = request.into_inner();
+        let mut script = self.script.lock().unwrap();
+        if request.seen != script.policy.1 {
+            let (fleet, version) = (FleetId::new("shop").unwrap(), script.policy.1);
+            return Err(to_status(&Rejection::PolicyMoved { fleet, version, seen: request.seen }));
+        }
+        let version = request.seen + 1;
+        script.policy = (request.policy.clone().unwrap(), version);
+        script.set.push(request);
+        Ok(Response::new(v1::SetPolicyReply { version }))
     }
 
     async fn force_release(&self, _: Request<v1::ForceReleaseRequest>) -> Answer<v1::ForceReleaseReply> {

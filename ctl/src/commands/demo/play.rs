@@ -19,7 +19,7 @@ use crate::{
     client::Client,
     commands::{
         Context,
-        operate::{new_id, submit},
+        operate::{Asking, new_id, submit},
     },
     error::{CtlError, Result},
     follow::{Follow, Progress, goes_on_by_itself, verdict},
@@ -109,7 +109,8 @@ impl Play<'_> {
     /// Asks for an operation and begins to follow it.
     async fn ask(&self, word: &str, request: Request) -> Result<(OperationId, Follow)> {
         let id = new_id(word)?;
-        submit(&self.context, &self.fleet, &id, &request, "the demo", None).await?;
+        let asking = Asking { reason: "the demo".into(), ..Asking::default() };
+        submit(&self.context, &self.fleet, &id, &request, &asking).await?;
         let progress = Progress::narrated(self.ui, self.began);
         let follow = Follow::new(&self.context.client, &self.fleet, &id, progress);
         Ok((id, follow))

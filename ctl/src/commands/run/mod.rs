@@ -31,10 +31,9 @@ use soloist_core::{
 pub(crate) use self::signals::Signals;
 use self::{child::Command, hold::Held};
 use crate::{
-    cli::duration,
     commands::{
         Context,
-        operate::{finish, new_id, submit},
+        operate::{Asking, finish, new_id, submit},
         operation::abort,
         request::HoldRequest,
     },
@@ -55,12 +54,9 @@ const ABORT_WAIT: Duration = Duration::from_secs(120);
 pub struct Args {
     #[command(flatten)]
     request: HoldRequest,
-    /// Why; kept with the operation
-    #[arg(long, default_value = "")]
-    reason: String,
-    /// How long to wait for the grant (exit code 75 after that), for example 5m [default: the fleet's policy]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    wait: Option<Duration>,
+    /// How it is asked for.
+    #[command(flatten)]
+    asking: Asking,
     /// Do not wait until the fleet is back after the command's end
     #[arg(long)]
     detach_after: bool,
@@ -83,7 +79,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode> {
     context.check_node(&fleet, args.request.on.as_ref()).await?;
     let id = new_id("run")?;
     let request = args.request.request();
-    submit(context, &fleet, &id, &request, &args.reason, args.wait).await?;
+    submit(context, &fleet, &id, &request, &args.asking).await?;
     let progress = Progress::new(context.ui);
     progress.line(&format!("{request}: asked for as {id}"));
     let mut follow = Follow::new(&context.client, &fleet, &id, progress);
