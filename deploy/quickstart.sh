@@ -86,9 +86,15 @@ data_dir = "$LAB_HOME/data/agent-$n"
 coordinators = [${endpoints%, }]
 http = "127.0.0.1:$(agent "$n")"
 
+[release]
+folder = "$LAB_HOME/nodes/node-$n/releases"
+current = "$LAB_HOME/nodes/node-$n/current"
+fetch = ["$root/deploy/nocobase/fetch-nocobase.sh"]
+
 [app]
 profile = "nocobase"
-app_folder = "$LAB_HOME/nodes/$n"
+app_folder = "$LAB_HOME/nodes/node-$n/current"
+env_file = "$LAB_HOME/nodes/node-$n/.env"
 credential = "$LAB_HOME/etc/credential"
 
 [app.env]
@@ -140,13 +146,13 @@ lab_need_packages
 lab_need_yarn
 say "NocoBase $version from npm (about a minute and 1.2 GB, once)"
 lab_nocobase_install "$version" "$cache/nocobase/$version"
-for n in $nodes; do lab_node_folder "$cache/nocobase/$version" "$LAB_HOME/nodes/$n"; done
+for n in $nodes; do lab_node_release "$cache/nocobase/$version" "$LAB_HOME/nodes/node-$n" "$version"; done
 say "PostgreSQL on 127.0.0.1:$pg_port and Redis on 127.0.0.1:$redis_port"
 lab_postgres_up "$LAB_HOME/postgres" "$pg_port"
 lab_redis_up "$LAB_HOME/redis" "$redis_port"
 lab_database_create "$database"
 for n in $nodes; do
-  lab_env_file "$LAB_HOME/nodes/$n/.env" "$LAB_HOME/fleet" "APP_PORT=$(app "$n")" "DB_PORT=$pg_port" "DB_DATABASE=$database" \
+  lab_env_file "$LAB_HOME/nodes/node-$n/.env" "$LAB_HOME/fleet" "APP_PORT=$(app "$n")" "DB_PORT=$pg_port" "DB_DATABASE=$database" \
     "REDIS_PORT=$redis_port"
 done
 write_configs

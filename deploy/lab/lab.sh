@@ -14,7 +14,9 @@
 #   lab_database_create NAME               services.sh: an empty database; lab_database_drop NAME; lab_sql NAME SQL
 #   lab_nocobase_install VERSION DIR       nocobase.sh: NocoBase from npm (about 40 s and 1.2 GB, once)
 #   lab_nocobase_next SRC DST VERSION      nocobase.sh: SRC again under a later version number, for upgrades
-#   lab_node_folder SRC DST                nocobase.sh: the code folder of one node, hard-linked
+#   lab_nocobase_broken SRC DST VERSION    nocobase.sh: one whose upgrade fails half-way
+#   lab_node_release SRC NODE VERSION      nocobase.sh: a version of the code in a node's folder, hard-linked
+#   lab_node_folder SRC DST                nocobase.sh: a code folder without a node around it, hard-linked
 #   lab_env_file FILE FLEET KEY=VALUE...   nocobase.sh: the .env of one node
 #   lab_node_start NAME FOLDER [ARG...]    nocobase.sh: one node by hand, as an operator without Soloist would
 #   lab_node_wait PORT SECONDS             nocobase.sh: until its health endpoint says 200

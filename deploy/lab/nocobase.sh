@@ -57,11 +57,30 @@ lab_node_folder() {
   mkdir -p "$(dirname "$dst")" || return 1
   partial=$dst.partial
   rm -rf "$partial"
+  # SRC may be a link to the folder.
+  src=$(cd "$src" && pwd -P) || return 1
   cp -al "$src" "$partial" || { lab_fail "cannot hard-link $src to $dst: both must lie on one file system"; return 1; }
   rm -rf "$partial/storage"
   lab_unlink "$partial/.env" "$partial/package.json" "$partial"/node_modules/@nocobase/*/package.json \
     "$partial/node_modules/@nocobase/app/dist/client/index.html" || return 1
   mv -T "$partial" "$dst"
+}
+
+# lab_node_release SRC NODE VERSION: SRC's code as a release of a node. NODE is the node's folder:
+#
+#   NODE/.env                    its settings
+#   NODE/releases/VERSION/       a version of the code, hard-linked from SRC; its .env leads to the node's
+#   NODE/current                 a link to the release that runs; made only when there is none
+#
+# Nothing that must outlive a release lies in one: storage and logs are elsewhere by the node's settings.
+lab_node_release() {
+  local src=${1:?source} node=${2:?folder of the node} version=${3:?version} release
+  mkdir -p "$node/releases" || return 1
+  release=$(cd "$node/releases" && pwd -P)/$version
+  lab_node_folder "$src" "$release" || return 1
+  # For whoever runs NocoBase's own commands by hand in the release.
+  ln -sfn ../../.env "$release/.env" || return 1
+  [ -L "$node/current" ] || ln -s "$release" "$node/current"
 }
 
 # lab_unlink FILE...: turn hard links into files of their own. Packages that are symbolic links are left alone.
@@ -74,15 +93,16 @@ lab_unlink() {
   done
 }
 
-# lab_nocobase_next SRC DST VERSION: the same code under a later version number. Started with --quickstart on SRC's
-# database it really upgrades it: NocoBase compares its packages' version with the database's.
+# lab_nocobase_next SRC DST VERSION [UP]: the same code under a later version number. Started with --quickstart on SRC's
+# database it really upgrades it: NocoBase compares its packages' version with the database's. UP is the body of one more
+# migration of a plugin that is always enabled: JavaScript, in which `sql` runs a statement on the app's database.
 lab_nocobase_next() {
-  local src=${1:?source} dst=${2:?destination} version=${3:?version}
+  local src=${1:?source} dst=${2:?destination} version=${3:?version} up=${4:-}
   [ ! -f "$dst/.complete" ] || return 0
   rm -rf "$dst.next"
   lab_node_folder "$src" "$dst.next" || return 1
-  node - "$dst.next/node_modules/@nocobase" "$version" <<'JS' || return 1
-const fs = require("fs"), path = require("path"), [root, version] = process.argv.slice(2);
+  node - "$dst.next/node_modules/@nocobase" "$version" "$up" <<'JS' || return 1
+const fs = require("fs"), path = require("path"), [root, version, up] = process.argv.slice(2);
 for (const name of fs.readdirSync(root)) {
   const file = path.join(root, name, "package.json");
   if (fs.lstatSync(path.join(root, name)).isSymbolicLink() || !fs.existsSync(file)) continue;
@@ -90,8 +110,30 @@ for (const name of fs.readdirSync(root)) {
   own.version = version;
   fs.writeFileSync(file, JSON.stringify(own, null, 2));
 }
+// A migration runs once in a database, by its file's name.
+const name = `20990101000000-lab-${version.replace(/[^0-9a-z]/gi, "-")}.js`;
+if (up) fs.writeFileSync(path.join(root, "plugin-users/dist/server/migrations", name), `
+const { Migration } = require("@nocobase/server");
+module.exports = { __esModule: true, default: class extends Migration {
+  on = "afterSync";
+  async up() {
+    const sql = (text) => this.db.sequelize.query(text);
+    ${up}
+  }
+} };
+`);
 JS
   mv -T "$dst.next" "$dst"
+}
+
+# lab_nocobase_broken SRC DST VERSION: the same, but its upgrade fails half-way: a new table is there, a row of the table
+# lab_words was changed if there is such a table, and the version is still the old one.
+lab_nocobase_broken() {
+  lab_nocobase_next "$1" "$2" "$3" '
+    await sql("create table lab_half (id int)");
+    const [found] = await sql("select 1 from pg_tables where tablename = \u0027lab_words\u0027");
+    if (found.length) await sql("update lab_words set word = \u0027half-way \u0027 || word");
+    throw new Error("this release fails half-way");'
 }
 
 # lab_fleet_keys FLEET: secrets that all nodes of a fleet share, made once.
@@ -142,10 +184,12 @@ lab_last_wins() { tac | awk -F= '!seen[$1]++' | tac; }
 
 # ---------------------------------------------------------------- nodes by hand
 
-# lab_node_exec FOLDER ARG...: become the app: NocoBase's own set-up of its environment, then exactly one process. (`yarn
-# start` would be five, and a signal to the first would leave the app running.)
+# lab_node_exec FOLDER ARG...: become the app, in a node's folder or in one that holds code and settings: NocoBase's own
+# set-up of its environment, then exactly one process. (`yarn start` would be five, and a signal to the first would leave the
+# app running.)
 lab_node_exec() {
   local folder=$1 exports; shift
+  [ ! -L "$folder/current" ] || folder=$folder/current
   cd "$folder" || return 1
   unset NODE_OPTIONS
   # Values are taken as they stand, without quotes: that is how lab_env_file writes them.
