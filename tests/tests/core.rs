@@ -1,11 +1,12 @@
 //! Decisions of the core that no chance of the simulated world brings about, entry by entry.
 
-use soloist_core::assignment::{AppState, Observed};
-use soloist_core::command::{FEATURE_LEVEL, Registration, Submission};
-use soloist_core::ids::{BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId};
-use soloist_core::operation::{HoldMode, Request};
-use soloist_core::policy::Policy;
+use soloist_core::assignment::{AppState, Assignment, DatabaseFacts, Observed, Run, TaskPhase, TaskResult};
+use soloist_core::command::{FEATURE_LEVEL, Registration, Submission, Timer};
+use soloist_core::ids::{BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Version};
+use soloist_core::operation::{Blocked, Bring, HoldMode, Operation, Request, Status, Step};
+use soloist_core::policy::{Policy, Traffic};
 use soloist_core::time::Time;
+use soloist_core::upgrade::RELEASE;
 use soloist_core::{Command, Entry, Rejection, Reply, State, apply};
 
 /// A state with a log of its own.
@@ -132,4 +133,114 @@ fn an_abort_that_is_repeated_is_one_abort() {
     assert!(ended(&log, &hold));
     let node = &log.state.fleets[&fleet()].nodes[&name("node-2")];
     assert!(node.admitted, "the abort brought node-2 back");
+}
+
+/// A fleet of one node that obeys at once, with a database at a version.
+struct Obedient {
+    log: Log,
+    version: &'static str,
+    code: String,
+}
+
+impl Obedient {
+    /// The fleet after its first plain start.
+    fn started() -> Self {
+        let mut fleet = Self { log: Log::default(), version: "1.0.0", code: "1.0.0".into() };
+        assert!(fleet.log.register("node-1", 1, &[1], "machine", false).is_ok());
+        fleet.submit("start", Request::Start { install: false, nodes: None });
+        fleet.obey(AppState::Serving);
+        assert_eq!(fleet.operation("start").status, Status::Succeeded);
+        fleet
+    }
+
+    fn submit(&mut self, id: &str, request: Request) {
+        let operation = OperationId::new(id).expect("a plain name");
+        let submission = Submission::default();
+        let submit = Command::Submit { fleet: fleet(), operation, request, submission };
+        assert!(self.log.push(submit).is_ok());
+    }
+
+    fn operation(&self, id: &str) -> &Operation {
+        let id = OperationId::new(id).expect("a plain name");
+        self.log.state.fleets[&fleet()].operation(&id).expect("it is known")
+    }
+
+    /// Does what is assigned until nothing new is; an app with the right to migrate comes to `migrated`.
+    fn obey(&mut self, migrated: AppState) {
+        let mut last = None;
+        while last != Some(self.log.generation("node-1")) {
+            last = Some(self.log.generation("node-1"));
+            self.step(&migrated);
+            self.step(&migrated);
+        }
+    }
+
+    fn step(&mut self, migrated: &AppState) {
+        let node = &self.log.state.fleets[&fleet()].nodes[&name("node-1")];
+        let (incarnation, sequence) = (node.incarnation, node.sequence + 1);
+        let Assignment { generation: applied, spec, .. } = node.assignment.clone();
+        let app = match spec.run {
+            Run::Stop => AppState::Stopped,
+            Run::Plain => AppState::Serving,
+            Run::Migrate(_) => migrated.clone(),
+        };
+        let task = spec.task.map(|task| {
+            if (task.name.as_str(), task.phase) == (RELEASE, TaskPhase::Run) {
+                self.code.clone_from(&task.params["version"]);
+            }
+            (task.key, task.phase, TaskResult::Done)
+        });
+        let database = DatabaseFacts {
+            identity: "db".into(),
+            version: Some(Version(self.version.into())),
+            empty: false,
+        };
+        let (code, database) = (Some(Version(self.code.clone())), Some(database));
+        let observed = Observed { applied, app, task, code, database, ..Observed::default() };
+        let report =
+            Command::Report { fleet: fleet(), node: name("node-1"), incarnation, sequence, observed };
+        assert!(self.log.push(report).is_ok());
+    }
+}
+
+#[test]
+fn an_upgrade_that_is_tried_again_and_then_ended_still_restores() {
+    let mut fleet = Obedient::started();
+    let ready = Policy { traffic: Traffic::Ready, ..Policy::default() };
+    let set = |policy| Command::SetPolicy {
+        fleet: self::fleet(),
+        policy,
+        seen: 0,
+        by: "op".into(),
+        reason: String::new(),
+        changes: Vec::new(),
+    };
+    assert_eq!(fleet.log.push(set(ready)), Ok(Reply::Policy { version: 1 }));
+    assert!(matches!(fleet.log.push(set(Policy::default())), Err(Rejection::PolicyMoved { version: 1, .. })));
+
+    fleet.submit("up", Request::Upgrade { to: Version("1.1.0".into()), on: None, approve: false });
+    // It begins to migrate and takes too long.
+    fleet.obey(AppState::Starting);
+    let operation = fleet.operation("up").clone();
+    assert!(matches!(operation.step(), Some(Step::Serving { bring: Bring::Migrate, .. })), "{operation:?}");
+    let timer = Timer::Step(operation.id.clone(), operation.cursor, operation.attempt);
+    fleet.log.index += 100_000;
+    assert_eq!(fleet.log.push(Command::Timer { fleet: self::fleet(), timer }), Ok(Reply::Done));
+    assert_eq!(fleet.operation("up").status, Status::Blocked(Blocked::Overdue));
+    // A person tries again, which stops it first, and gives up before it has a new right.
+    let by = || "op".to_owned();
+    let id = operation.id.clone();
+    let retry =
+        Command::Retry { fleet: self::fleet(), operation: id.clone(), attempt: operation.attempt, by: by() };
+    assert_eq!(fleet.log.push(retry), Ok(Reply::Done));
+    let abort = Command::Abort { fleet: self::fleet(), operation: id, by: by(), reason: "enough".into() };
+    assert_eq!(fleet.log.push(abort), Ok(Reply::Done));
+    let restores = |step: &Step| matches!(step, Step::Task { task, .. } if task.name == "restore");
+    assert!(fleet.operation("up").plan.iter().any(restores), "what the first attempt did is undone");
+    fleet.obey(AppState::Starting);
+    let operation = fleet.operation("up");
+    assert!(matches!(operation.status, Status::RolledBack(_)), "{operation:?}");
+    assert_eq!(fleet.code, "1.0.0");
+    let down = operation.down.expect("there was an outage");
+    assert!(operation.up.is_some_and(|up| up > down));
 }

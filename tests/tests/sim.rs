@@ -19,6 +19,7 @@ fn keeps_promises(from: u64) {
     assert!(
         total.grants > SEEDS && total.migrations > SEEDS / 2 && total.leases_lost > 10 && total.breaches > 10
     );
+    assert!(total.rolled_back > 10);
 }
 
 #[test]

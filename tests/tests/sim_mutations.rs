@@ -95,6 +95,11 @@ fn a_start_after_half_a_restore() {
 }
 
 #[test]
+fn an_upgrade_taken_back_over_what_users_wrote() {
+    is_noticed(Rule::WritesAreKept, &["rows that users wrote are lost"]);
+}
+
+#[test]
 fn a_second_node_started_before_the_first_serves() {
     is_noticed(Rule::FirstServes, &["before the first node"]);
 }

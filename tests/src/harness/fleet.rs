@@ -23,6 +23,8 @@ pub struct FleetOptions {
     pub policy: String,
     /// More tables of every agent's configuration; `DATABASE` in it stands for the stand-in's database.
     pub agent_tables: String,
+    /// Versions of the code that lie ready on every node, the first of them current; none for a node without release folders.
+    pub releases: Vec<String>,
 }
 
 impl Default for FleetOptions {
@@ -35,6 +37,7 @@ impl Default for FleetOptions {
                      gather_timeout = \"5s\"\nstart_timeout = \"30s\"\nstop_timeout = \"20s\"\ntask_timeout = \"30s\"\n"
                 .into(),
             agent_tables: String::new(),
+            releases: Vec::new(),
         }
     }
 }
@@ -150,10 +153,54 @@ impl Fleet {
         for at in 0..self.apps.len() {
             save(format!("agent-{}.toml", at + 1), &{
                 let database = self.folder.join("database.json").to_string_lossy().into_owned();
-                let tables = options.agent_tables.replace("DATABASE", &database);
-                self.agent_config(at, &storage, &options.app_args) + &tables
+                let mut tables = options.agent_tables.replace("DATABASE", &database);
+                let mut args = options.app_args.clone();
+                if let Some(first) = options.releases.first() {
+                    options.releases.iter().for_each(|version| self.add_release(at, version));
+                    std::os::unix::fs::symlink(self.releases(at).join(first), self.current(at))
+                        .expect("a link in a temporary folder can be made");
+                    args.extend([
+                        "--code-file".to_owned(),
+                        self.current(at).join("version").display().to_string(),
+                    ]);
+                    tables += &format!(
+                        "\n[release]\nfolder = \"{}\"\ncurrent = \"{}\"\nversion_file = \"version\"\n",
+                        self.releases(at).display(),
+                        self.current(at).display()
+                    );
+                }
+                self.agent_config(at, &storage, &args) + &tables
             });
         }
+    }
+
+    /// The folder with a node's releases, by node number less one.
+    #[must_use]
+    pub fn releases(&self, at: usize) -> PathBuf {
+        self.folder.join(format!("node-{}/releases", at + 1))
+    }
+
+    /// The link to a node's current release.
+    #[must_use]
+    pub fn current(&self, at: usize) -> PathBuf {
+        self.folder.join(format!("node-{}/current", at + 1))
+    }
+
+    /// Puts a version of the stand-in's code on a node.
+    ///
+    /// # Panics
+    /// When the folder cannot be written.
+    pub fn add_release(&self, at: usize, version: &str) {
+        let folder = self.releases(at).join(version);
+        std::fs::create_dir_all(&folder).expect("a folder in a temporary folder can be made");
+        std::fs::write(folder.join("version"), format!("{version}\n")).expect("a file can be written");
+    }
+
+    /// The version of a node's code.
+    #[must_use]
+    pub fn code(&self, at: usize) -> String {
+        let text = std::fs::read_to_string(self.current(at).join("version")).unwrap_or_default();
+        text.trim().to_owned()
     }
 
     fn write_credential(&self) {
@@ -175,8 +222,11 @@ impl Fleet {
         let mut start = vec!["stand-in".to_owned(), "start".to_owned(), "--port".to_owned(), port];
         start.extend(files.iter().map(ToString::to_string));
         start.extend(app_args.iter().cloned());
-        let facts: Vec<String> =
+        let mut facts: Vec<String> =
             ["stand-in", "facts"].iter().chain(files.iter()).map(ToString::to_string).collect();
+        if let Some(code) = app_args.iter().position(|arg| arg == "--code-file") {
+            facts.extend(app_args[code..].iter().take(2).cloned());
+        }
         let list = |args: &[String]| {
             let all = std::iter::once(program.to_string_lossy().into_owned()).chain(args.iter().cloned());
             all.map(|arg| format!("\"{arg}\"")).collect::<Vec<_>>().join(", ")

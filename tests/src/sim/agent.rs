@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use soloist_core::agent::{AppSeen, Facts, Health, Ledger, Seen};
+use soloist_core::agent::{AppSeen, Checked, Facts, Health, Ledger, Seen};
 use soloist_core::assignment::{
     DatabaseFacts, DbSession, Foreign, Observed, Proof, RunMode, Task, TaskKey, TaskResult,
 };
@@ -49,6 +49,8 @@ pub(crate) struct Host {
     pub(crate) code: &'static str,
     // On disk.
     pub(crate) ledger: Ledger,
+    /// Versions of the code that lie ready on its disk.
+    pub(crate) releases: Vec<&'static str>,
     /// Backups, with their age.
     pub(crate) backups: BTreeMap<BackupId, (u64, Database)>,
     // The agent's process.
@@ -62,7 +64,7 @@ pub(crate) struct Host {
     pub(crate) acked: u64,
     pub(crate) facts: Option<(Generation, u64, Facts)>,
     pub(crate) busy: Option<Busy>,
-    pub(crate) checked: Option<(TaskKey, TaskResult)>,
+    pub(crate) checked: Option<Checked>,
     pub(crate) proved: Option<Proof>,
     pub(crate) restart_at: u64,
     pub(crate) next_step: u64,
@@ -86,6 +88,12 @@ fn session(pid: u32) -> DbSession {
 }
 
 impl Host {
+    /// A check has ended.
+    pub(crate) fn has_checked(&mut self, key: TaskKey, result: TaskResult, found: &[(&str, &str)]) {
+        let found = found.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.checked = Some(Checked { key, result, output: found.collect() });
+    }
+
     pub(crate) fn new(name: NodeId) -> Self {
         Self {
             machine: MachineId(format!("machine-of-{name}")),
@@ -94,6 +102,7 @@ impl Host {
             boot: 1,
             code: super::app::VERSION,
             ledger: Ledger::default(),
+            releases: vec![super::app::VERSION, super::app::NEXT_VERSION],
             backups: BTreeMap::new(),
             agent_up: false,
             incarnation: Incarnation(0),
@@ -179,7 +188,7 @@ impl Host {
             Some(app) => AppSeen::Running {
                 launched: app.launched,
                 health: match &app.phase {
-                    Phase::Starting(_) | Phase::Migrating(_) => Health::Starting,
+                    Phase::Starting(_) | Phase::Migrating(..) => Health::Starting,
                     Phase::Serving => Health::Serving,
                     Phase::Failed(why) => Health::Failed(why.clone()),
                 },

@@ -18,8 +18,8 @@ pub(crate) enum Starter {
 pub(crate) enum Phase {
     /// It starts, and serves from then on.
     Starting(u64),
-    /// It installs, and serves from then on.
-    Migrating(u64),
+    /// It installs or upgrades, and serves from then on, or fails half-way.
+    Migrating(u64, bool),
     /// It serves.
     Serving,
     /// It has failed and stays so.
@@ -58,6 +58,8 @@ pub(crate) struct Database {
     pub(crate) version: Option<String>,
     /// Enabled plugins.
     pub(crate) plugins: BTreeSet<String>,
+    /// What users have written.
+    pub(crate) rows: BTreeSet<u64>,
     /// Whether a restore has begun to replace it and has not ended.
     pub(crate) half: bool,
     /// Sessions of apps that a person runs on machines without an agent, with their end.
@@ -66,5 +68,9 @@ pub(crate) struct Database {
 
 /// The version of the code that fits the database.
 pub(crate) const VERSION: &str = "2.2.15";
+/// The version to which fleets are upgraded.
+pub(crate) const NEXT_VERSION: &str = "2.2.99";
+/// What the database says in the middle of an upgrade.
+pub(crate) const HALF_VERSION: &str = "half";
 /// The version of the code of a node that was forgotten at an upgrade.
 pub(crate) const OTHER_VERSION: &str = "2.2.14";

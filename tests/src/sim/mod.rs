@@ -63,6 +63,8 @@ pub struct Summary {
     pub migrations: u64,
     /// Leases that were lost.
     pub leases_lost: u64,
+    /// Upgrades that were taken back.
+    pub rolled_back: u64,
     /// Operations that succeeded.
     pub succeeded: u64,
     /// Breaches that people caused and the state recorded.
@@ -76,6 +78,7 @@ impl std::ops::AddAssign for Summary {
         self.grants += other.grants;
         self.migrations += other.migrations;
         self.leases_lost += other.leases_lost;
+        self.rolled_back += other.rolled_back;
         self.succeeded += other.succeeded;
         self.breaches += other.breaches;
     }

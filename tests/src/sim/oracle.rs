@@ -25,6 +25,8 @@ pub(crate) struct Oracle {
     last_renewal: u64,
     last_promote: u64,
     tokens: BTreeSet<Token>,
+    /// What users have written and nobody gave up.
+    pub(crate) rows: BTreeSet<u64>,
     pub(crate) summary: Summary,
 }
 
@@ -85,6 +87,7 @@ impl Oracle {
             }
             EventKind::Ended(how) => {
                 self.summary.succeeded += u64::from(how == "succeeded");
+                self.summary.rolled_back += u64::from(how.starts_with("rolled back"));
                 Ok(())
             }
             _ => Ok(()),
@@ -118,6 +121,16 @@ impl Oracle {
         Ok(())
     }
 
+    /// A restore has ended, which a person asked for or which an upgrade made by itself.
+    pub(crate) fn restored(&mut self, rows: &BTreeSet<u64>, asked: bool) -> Result<(), String> {
+        let lost = self.rows.difference(rows).count();
+        if lost > 0 && !asked {
+            return Err(format!("{lost} rows that users wrote are lost, and nobody gave them up"));
+        }
+        self.rows.clone_from(rows);
+        Ok(())
+    }
+
     /// A keeper is about to execute the app of `hosts[at]` on a database that a restore may have left half.
     pub(crate) fn whole_database(host: &Host, half: bool) -> Result<(), String> {
         if half {
@@ -139,6 +152,9 @@ impl Oracle {
     ) -> Result<(), String> {
         let host = &hosts[at];
         self.summary.launches += 1;
+        if host.child.as_ref().is_some_and(|child| child.task.name == "release") {
+            return Err(format!("the app of {} starts while its code is switched", host.name));
+        }
         let current = fleet.current();
         if let Some(operation) = current.filter(|operation| operation.exclusive())
             && may_run(operation).as_ref() != Some(&host.name)
@@ -149,10 +165,20 @@ impl Oracle {
             RunMode::Migrate(right) => {
                 self.summary.migrations += 1;
                 let asked = current.is_some_and(|operation| {
-                    matches!(operation.request, Request::Start { install: true, .. })
+                    matches!(
+                        operation.request,
+                        Request::Start { install: true, .. } | Request::Upgrade { .. }
+                    )
                 });
                 if !asked {
                     return Err(format!("{} installs although no operation asked for it", host.name));
+                }
+                let unsaved = current.is_some_and(|operation| {
+                    matches!(operation.request, Request::Upgrade { .. })
+                        && !fleet.backups.keys().any(|backup| backup.as_str() == operation.id.as_str())
+                });
+                if unsaved {
+                    return Err(format!("{} upgrades, and there is no backup", host.name));
                 }
                 if !self.rights.insert(right) {
                     return Err(format!("{} uses right {right} a second time", host.name));
@@ -229,7 +255,7 @@ impl Oracle {
         }
         let migrating: Vec<&Host> = hosts
             .iter()
-            .filter(|host| host.own().is_some_and(|app| matches!(app.phase, Phase::Migrating(_))))
+            .filter(|host| host.own().is_some_and(|app| matches!(app.phase, Phase::Migrating(..))))
             .collect();
         let running = hosts.iter().filter(|host| host.own().is_some()).count();
         if !migrating.is_empty() && running > 1 {
@@ -240,7 +266,14 @@ impl Oracle {
 
     /// A task that copies begins on `host`.
     pub(crate) fn copies(&self, host: &NodeId, hosts: &[Host], task: &Task) -> Result<(), String> {
-        if let Some(other) = hosts.iter().find(|other| other.child.is_some()) {
+        if task.name == "release" {
+            let runs = hosts.iter().any(|other| other.name == *host && other.own().is_some());
+            let text = || format!("the code of {host} is switched while its app runs");
+            return if runs { Err(text()) } else { Ok(()) };
+        }
+        // A switch of the code concerns nobody but its own host.
+        let works = |other: &&Host| other.child.as_ref().is_some_and(|child| child.task.name != "release");
+        if let Some(other) = hosts.iter().find(works) {
             return Err(format!("{} begins on {host} while a child of {} works", task.name, other.name));
         }
         match hosts.iter().find(|other| other.own().is_some()) {
@@ -262,7 +295,7 @@ impl Oracle {
 }
 
 fn starts(phase: &Phase) -> bool {
-    matches!(phase, Phase::Starting(_) | Phase::Migrating(_))
+    matches!(phase, Phase::Starting(_) | Phase::Migrating(..))
 }
 
 /// The node whose app may run while this operation is exclusive.
@@ -272,10 +305,13 @@ fn may_run(operation: &Operation) -> Option<NodeId> {
         | Request::Stop
         | Request::Restore { .. }
         | Request::RemoveBackup { .. }
+        | Request::Prepare { .. }
+        | Request::Verify
         | Request::AcceptDatabase => None,
         Request::Hold { mode: HoldMode::Solo, .. }
         | Request::Plugin { .. }
         | Request::Backup { .. }
+        | Request::Upgrade { .. }
         | Request::Start { .. } => operation.solo.clone(),
     }
 }

@@ -1,12 +1,15 @@
 //! Soloist with the real thing: NocoBase, PostgreSQL, Redis, three coordinators, three agents.
 //!
 //! The scenarios share one fleet and run in order, so this test has a `main` of its own; it prints what cargo's own harness
-//! would. `cargo test -p soloist-tests --test nocobase -- c` runs those whose names begin with c, after what they need.
+//! would. `cargo test -p soloist-tests --test nocobase -- k l` runs those whose names begin with k or l, after what they need.
 
 mod backups;
 mod preflight;
+mod releases;
 mod scenarios;
 mod strangers;
+mod upgrade_faults;
+mod upgrades;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +20,7 @@ use world::World;
 
 type Scenario = (&'static str, fn(&mut World));
 
-const SCENARIOS: [Scenario; 12] = [
+const SCENARIOS: [Scenario; 19] = [
     ("a_first_start_installs_once_then_starts_the_others", scenarios::first_start),
     ("c_plugin_change_under_load_with_the_leader_killed", scenarios::plugin_under_load),
     ("d_external_holders_solo_and_all_stopped", scenarios::holders),
@@ -27,6 +30,13 @@ const SCENARIOS: [Scenario; 12] = [
     ("g_a_strangers_database_session_blocks_the_grant", strangers::session),
     ("i_preflight_names_a_setting_that_differs", preflight::settings),
     ("j_backup_and_restore_with_the_agent_killed_in_the_middle", backups::backup_and_restore),
+    ("k_a_broken_release_goes_back_by_itself", upgrades::broken),
+    ("l_a_failed_check_or_a_refusal_goes_back", upgrades::refused),
+    ("m_a_good_upgrade_with_the_leader_killed", upgrades::good),
+    ("n_rollback_by_hand", upgrades::rollback),
+    ("o_a_damaged_backup_ends_an_upgrade", upgrade_faults::damaged_backup),
+    ("p_power_cut_in_the_middle_of_an_upgrade", upgrade_faults::power_cut),
+    ("q_writes_at_stake_wait_for_a_person", upgrade_faults::writes_at_stake),
     ("b_power_cut_and_missing_quorum", scenarios::power_cut),
     ("f_empty_or_older_database_starts_nothing", scenarios::wrong_database),
     ("h_without_soloist_the_first_start_fails", scenarios::counter_example),
@@ -34,12 +44,13 @@ const SCENARIOS: [Scenario; 12] = [
 
 #[expect(clippy::print_stdout, reason = "this is the test's own harness")]
 fn main() -> ExitCode {
-    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     if std::env::args().any(|arg| arg == "--list") {
         SCENARIOS.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    let chosen = |name: &str| filter.as_ref().is_none_or(|filter| name.starts_with(filter.as_str()));
+    let chosen =
+        |name: &str| filters.is_empty() || filters.iter().any(|filter| name.starts_with(filter.as_str()));
     println!("\nrunning {} tests", SCENARIOS.iter().filter(|(name, _)| chosen(name)).count());
     let began = Instant::now();
     let mut world = World::new();

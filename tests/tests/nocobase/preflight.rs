@@ -11,7 +11,7 @@ pub(crate) fn settings(world: &mut World) {
     let clean = clean.expect(0);
     assert!(clean.stdout.contains("14 checks"), "{}", clean.stdout);
 
-    let file = world.lab.join("nodes/2/.env");
+    let file = world.lab.join("nodes/node-2/.env");
     let before = std::fs::read_to_string(&file).expect("the node has settings");
     std::fs::write(&file, before.replace("TZ=UTC", "TZ=Asia/Tokyo")).expect("the lab can be written");
     let differs = world.cli.run(&["preflight"]);

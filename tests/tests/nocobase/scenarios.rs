@@ -46,7 +46,7 @@ fn compare_with_single_install(world: &World) {
     let lab = world.lab.display();
     let env = "APP_PORT=13298 DB_PORT=55632 DB_DATABASE=single REDIS_PORT=56579";
     world.lab_run(&format!(
-        "lab_node_folder '{lab}/nodes/1' '{lab}/single' && lab_env_file '{lab}/single/.env' '{lab}/single-fleet' {env} && \
+        "lab_node_folder '{lab}/nodes/node-1/current' '{lab}/single' && lab_env_file '{lab}/single/.env' '{lab}/single-fleet' {env} && \
          lab_node_start single '{lab}/single' --quickstart >&2 && lab_node_wait 13298 180 >&2 && lab_stop single >&2"
     ));
     let tables = "select count(*) from information_schema.tables where table_schema = 'public'";
@@ -124,17 +124,22 @@ pub(crate) fn holders(world: &mut World) {
     seen.alone(seen.window(grant, end), Some(&solo(world)));
 
     let rows = "select count(*) from \"applicationPlugins\" where name = 'embed'";
-    // Only a plugin that was enabled once has a row. Removing it also deletes its package from the folder of node-1, so it
-    // is one that no other scenario needs.
+    // Only a plugin that was enabled once has a row.
     let _ = world.cli.run(&["plugin", "enable", "@nocobase/plugin-embed"]).expect(0);
     assert_eq!(world.sql("nocobase", rows), "1");
     let from = last_index(world);
-    let folder = world.lab.join("nodes/1").to_string_lossy().into_owned();
+    let folder = world.lab.join("nodes/node-1/current").to_string_lossy().into_owned();
     let command = format!("cd '{folder}' && exec node_modules/.bin/nocobase pm remove embed");
     let output = world.cli.run(&["run", "--all-stopped", "--", "bash", "-c", &command]);
     world.until_whole();
     // NocoBase's command line exits with 0 even when it fails: the database is asked.
     assert_eq!(world.sql("nocobase", rows), "0", "{output:?}");
+    // It also deletes the package from the release of node-1, and the releases of all nodes must be the same.
+    let package = "current/node_modules/@nocobase/plugin-embed";
+    world.lab_run(&format!(
+        "cd '{}/nodes' && rm -rf node-1/{package} && cp -al node-2/{package} node-1/{package}",
+        world.lab.display()
+    ));
     let (grant, end) = exclusive(world, from);
     let seen = world.seen();
     seen.agree();
@@ -289,7 +294,7 @@ fn expect_refusal(world: &World, text: &str) {
 
 fn edit_env(world: &World, from: &str, to: &str) {
     for at in 1..=NODES {
-        let path = world.lab.join(format!("nodes/{at}/.env"));
+        let path = world.lab.join(format!("nodes/node-{at}/.env"));
         let text = std::fs::read_to_string(&path).expect("a node has its .env");
         assert!(text.contains(from));
         std::fs::write(&path, text.replace(from, to)).expect("the lab can be written");
@@ -298,7 +303,8 @@ fn edit_env(world: &World, from: &str, to: &str) {
 
 fn edit_code(world: &World, from: &str, to: &str) {
     for at in 1..=NODES {
-        let path = world.lab.join(format!("nodes/{at}/node_modules/@nocobase/server/package.json"));
+        let path =
+            world.lab.join(format!("nodes/node-{at}/current/node_modules/@nocobase/server/package.json"));
         let text = std::fs::read_to_string(&path).expect("a node has NocoBase's server");
         let (old, new) = (format!("\"version\": \"{from}\""), format!("\"version\": \"{to}\""));
         assert!(text.contains(&old), "{}", path.display());
@@ -316,7 +322,7 @@ pub(crate) fn counter_example(world: &mut World) {
     for at in 1..=NODES {
         let env = format!("APP_PORT={} DB_PORT=55632 DB_DATABASE=crowd REDIS_PORT=56579", 13280 + at);
         world.lab_run(&format!(
-            "lab_node_folder '{lab}/nodes/{at}' '{lab}/crowd/{at}' && lab_env_file '{lab}/crowd/{at}/.env' '{lab}/crowd-fleet' {env}"
+            "lab_node_folder '{lab}/nodes/node-{at}/current' '{lab}/crowd/{at}' && lab_env_file '{lab}/crowd/{at}/.env' '{lab}/crowd-fleet' {env}"
         ));
     }
     for at in 1..=NODES {

@@ -11,7 +11,7 @@ use crate::world::World;
 /// A NocoBase started by hand is named, blocks the grant, and is not killed.
 pub(crate) fn by_hand(world: &mut World) {
     world.ensure_whole();
-    let folder = world.lab.join("nodes/2");
+    let folder = world.lab.join("nodes/node-2/current");
     let own = world.lab.join("by-hand");
     std::fs::create_dir_all(&own).expect("the lab can be written");
     let yarn = world.lab_run("lab_need_yarn >&2; command -v yarn");
@@ -32,6 +32,12 @@ pub(crate) fn by_hand(world: &mut World) {
         let text = status["nodes"][1]["foreign"].to_string();
         text.contains("process ") && text.contains(" of root: ")
     });
+    // An upgrade is not granted, names it, and has stopped nothing.
+    let refused = world.cli.run(&["upgrade", "--to", "2.2.99", "--wait", "2s"]).expect(75);
+    let serving = |node: &serde_json::Value| node["app"] == "serving";
+    let status = world.until("the free lock", 60, |status| status["lock"]["held"] == false);
+    assert!(status["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(serving)), "{status}");
+    assert!(refused.stderr.contains("foreign process"), "{}", refused.stderr);
     let change = if world.map_is_loaded(0) { "disable" } else { "enable" };
     let mut command = world
         .cli

@@ -18,12 +18,17 @@ pub(crate) const NODES: usize = 3;
 /// Name of the fleet, unlike that of a quick start on the same machine.
 pub(crate) const FLEET: &str = "real-test";
 
+/// Shorter timeouts than a fleet has by itself.
+pub(crate) const TIMEOUTS: &str =
+    "lease = \"6s\"\naccept_timeout = \"10s\"\ncontact_timeout = \"8s\"\ngather_timeout = \"10s\"\n";
+
 /// Everything that the scenarios use.
 pub(crate) struct World {
     /// The quick start's folder.
     pub(crate) lab: PathBuf,
     root: PathBuf,
-    cache: PathBuf,
+    /// Where the code of the version under test is.
+    pub(crate) cache: PathBuf,
     /// The command line.
     pub(crate) cli: Cli,
     /// Coordinators by member id less one.
@@ -41,6 +46,8 @@ pub(crate) struct Seen {
     pub(crate) processes: Recording,
     /// Database sessions.
     pub(crate) sessions: Sightings,
+    /// How far apart they may be.
+    pub(crate) tolerance: Tolerance,
     /// When both clocks were zero, by the wall clock in milliseconds.
     epoch_wall_ms: u64,
 }
@@ -98,21 +105,23 @@ impl World {
         }
     }
 
-    /// Gives the agents a boot id that a test can change, and the coordinators short timeouts.
+    /// Gives the agents a boot id that a test can change and a program for a check, and the coordinators short timeouts.
     fn adapt(&self) {
+        let save = |path: &Path, text: String| std::fs::write(path, text).expect("the lab can be written");
+        let read = |path: &Path| std::fs::read_to_string(path).expect("the quick start wrote it");
         let boot = self.lab.join("boot-id");
-        std::fs::write(&boot, "boot-1\n").expect("the lab can be written");
+        save(&boot, "boot-1\n".into());
         for at in 1..=NODES {
             let path = self.lab.join(format!("etc/agent-{at}.toml"));
-            let text = std::fs::read_to_string(&path).expect("the quick start wrote it");
-            let line = format!("boot_id_file = \"{}\"\n\n[app]\n", boot.display());
-            std::fs::write(&path, text.replacen("\n[app]\n", &line, 1)).expect("the lab can be written");
+            let line = format!(
+                "boot_id_file = \"{}\"\n\n[checks]\nsmoke = [\"true\"]\n\n[release]\n",
+                boot.display()
+            );
+            save(&path, read(&path).replacen("\n[release]\n", &line, 1));
         }
         for at in 1..=3 {
             let path = self.lab.join(format!("etc/coordinator-{at}.toml"));
-            let mut text = std::fs::read_to_string(&path).expect("the quick start wrote it");
-            text += "\n[fleet_defaults]\nlease = \"6s\"\naccept_timeout = \"10s\"\ncontact_timeout = \"8s\"\ngather_timeout = \"10s\"\n";
-            std::fs::write(&path, text).expect("the lab can be written");
+            save(&path, read(&path) + "\n[fleet_defaults]\n" + TIMEOUTS);
         }
     }
 
@@ -135,10 +144,12 @@ impl World {
     pub(crate) fn seen(&self) -> Seen {
         let monitor = self.monitor.as_ref().expect("a scenario has begun");
         let processes = monitor.so_far().only(|interval| interval.label != "elsewhere");
-        let sessions = self.witness.as_ref().expect("a scenario has begun").so_far();
+        let mut sessions = self.witness.as_ref().expect("a scenario has begun").so_far();
+        // An agent's work on a backup is no app.
+        sessions.sessions.retain(|found| !found.application.starts_with("soloist-backup-"));
         let age = monitor.epoch().elapsed();
         let epoch_wall_ms = wall_ms() - u64::try_from(age.as_millis()).expect("a test is short");
-        Seen { processes, sessions, epoch_wall_ms }
+        Seen { processes, sessions, tolerance: Tolerance::default(), epoch_wall_ms }
     }
 
     /// PostgreSQL's port.
@@ -168,13 +179,16 @@ impl World {
         }
     }
 
-    /// Starts an agent.
+    /// Starts an agent. Programs in `bin` of the lab go before others of their name.
     pub(crate) fn start_agent(&mut self, at: usize) {
         let config = self.lab.join(format!("etc/agent-{}.toml", at + 1));
         let log = self.lab.join(format!("log/soloist-agent-{}.log", at + 1));
         let config = config.to_string_lossy().into_owned();
-        self.agents[at]
-            .get_or_insert_with(|| Daemon::start(&bin("soloist-agent"), &["--config", &config], &log));
+        let others = std::env::var("PATH").expect("the test has a PATH");
+        let path = format!("PATH={}:{others}", self.lab.join("bin").display());
+        let program = bin("soloist-agent").to_string_lossy().into_owned();
+        let args = [&*path, &*program, "--config", &*config];
+        self.agents[at].get_or_insert_with(|| Daemon::start(Path::new("env"), &args, &log));
     }
 
     /// Starts everything of Soloist that does not run.
@@ -360,7 +374,7 @@ impl Seen {
     /// Both witnesses must agree.
     pub(crate) fn agree(&self) {
         let nodes = self.processes.only(|interval| interval.label.starts_with("node-"));
-        let found = disagreements(&nodes, &self.sessions, Tolerance::default());
+        let found = disagreements(&nodes, &self.sessions, self.tolerance);
         assert!(found.is_empty(), "the witnesses disagree: {found:?}");
     }
 }
@@ -383,7 +397,7 @@ fn label(process: &Process, nodes: &str) -> String {
         .as_ref()
         .and_then(|folder| folder.to_str()?.strip_prefix(nodes).map(ToOwned::to_owned));
     match folder {
-        Some(rest) => format!("by-hand-{}", rest.trim_matches('/')),
+        Some(rest) => format!("by-hand-{}", rest.trim_matches('/').split('/').next().unwrap_or_default()),
         None => "elsewhere".to_owned(),
     }
 }

@@ -5,12 +5,28 @@ use std::collections::BTreeMap;
 use soloist_core::assignment::{Task, TaskPhase, TaskResult};
 use soloist_core::ids::BackupId;
 
+use soloist_core::operation::Request;
+use soloist_core::upgrade::{DIGEST, PREPARE, RELEASE};
+
 use super::super::agent::{Busy, Child};
+use super::super::app::{NEXT_VERSION, VERSION};
 use super::World;
 
 fn backup(task: &Task) -> BackupId {
     let name = task.params.get("backup").cloned().unwrap_or_default();
     BackupId::new(name).expect("the plan names a backup")
+}
+
+fn subject(task: &Task) -> String {
+    task.params.get("backup").or(task.params.get("version")).cloned().unwrap_or_default()
+}
+
+/// The version that a release task makes current.
+fn version(task: &Task) -> &'static str {
+    match task.params.get("version").map(String::as_str) {
+        Some(NEXT_VERSION) => NEXT_VERSION,
+        _ => VERSION,
+    }
 }
 
 impl World {
@@ -31,17 +47,22 @@ impl World {
         host.ledger = host.ledger.with_task(task.key.clone());
         host.child = Some(Child { task: task.clone(), until, fails, copy });
         host.busy = Some(Busy { task: task.clone(), until, recovers: false });
-        self.note(format!("{} {} begins on {name}", task.name, backup(&task)));
+        self.note(format!("{} {} begins on {name}", task.name, subject(&task)));
         Ok(())
     }
 
     /// What a child's end changes.
-    pub(super) fn run_child(&mut self, at: usize) {
+    pub(super) fn run_child(&mut self, at: usize) -> Result<(), String> {
         let now = self.now;
         let Some(child) = self.hosts[at].child.take_if(|child| child.until <= now && !child.fails) else {
             self.hosts[at].child.take_if(|child| child.until <= now);
-            return;
+            return Ok(());
         };
+        if child.task.name == RELEASE {
+            self.hosts[at].code = version(&child.task);
+            self.hosts[at].facts = None;
+            return Ok(());
+        }
         let name = backup(&child.task);
         self.note(format!("{} {name} has ended on {}", child.task.name, self.hosts[at].name));
         match child.task.name.as_str() {
@@ -55,13 +76,24 @@ impl World {
                 }
                 self.database.half = false;
                 self.database.strangers = strangers;
+                let operation = &child.task.key.operation;
+                let asked = self.given_up.contains(operation)
+                    || self
+                        .fleet_now()
+                        .and_then(|fleet| fleet.operation(operation))
+                        .is_some_and(|operation| matches!(operation.request, Request::Restore { .. }));
+                self.oracle.restored(&self.database.rows, asked)?;
             }
             _ => drop(self.hosts[at].backups.remove(&name)),
         }
+        Ok(())
     }
 
     /// What its agent says of it.
     pub(super) fn finish_copy(&mut self, at: usize, busy: Busy) {
+        if busy.task.name == RELEASE || busy.task.name == PREPARE {
+            return self.finish_release(at, busy);
+        }
         let name = backup(&busy.task);
         let host = &mut self.hosts[at];
         let there = host.backups.contains_key(&name);
@@ -69,7 +101,7 @@ impl World {
             host.busy = None;
             let can = there || busy.task.name == "backup";
             let result = if can { TaskResult::Done } else { TaskResult::Failed("it is not here".into()) };
-            host.checked = Some((busy.task.key, result));
+            host.has_checked(busy.task.key, result, &[]);
             return;
         }
         if busy.recovers {
@@ -108,5 +140,30 @@ impl World {
             output.insert("removed".to_owned(), removed.join(","));
         }
         host.ledger = host.ledger.with_result(busy.task.key, result, output);
+    }
+
+    fn finish_release(&mut self, at: usize, busy: Busy) {
+        let wanted = version(&busy.task);
+        let host = &mut self.hosts[at];
+        if busy.task.phase == TaskPhase::Check {
+            host.busy = None;
+            let can = host.releases.contains(&wanted);
+            let result =
+                if can { TaskResult::Done } else { TaskResult::Failed("it lacks that version".into()) };
+            host.has_checked(busy.task.key, result, &[(DIGEST, wanted)]);
+            return;
+        }
+        if busy.recovers {
+            host.child = None;
+        } else if host.child.is_some() {
+            return;
+        }
+        host.busy = None;
+        let result = match (host.code == wanted, busy.recovers) {
+            (true, _) => TaskResult::Done,
+            (false, true) => TaskResult::Interrupted,
+            (false, false) => TaskResult::Failed("the switch failed".into()),
+        };
+        host.ledger = host.ledger.with_result(busy.task.key, result, BTreeMap::new());
     }
 }

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 
 use soloist_core::State;
 use soloist_core::ids::Incarnation;
+use soloist_core::operation::Request;
+use soloist_core::state::Fleet;
+use soloist_core::upgrade::RELEASE;
 
 use super::super::agent::Host;
-use super::super::app::{App, OTHER_VERSION, Phase, Starter, VERSION};
+use super::super::app::{App, HALF_VERSION, NEXT_VERSION, OTHER_VERSION, Phase, Starter, VERSION};
 use super::{DOWN_MAX, World};
 impl World {
     /// Whether a fault happens now, of those that have this chance in a bad world. In a better one they are rarer, so that longer
@@ -76,12 +79,14 @@ impl World {
         if self.harm(1) && self.chance.permille(250) {
             if let Some(real) = self.hidden.take() {
                 self.database = real;
+                self.exchanged();
                 self.note("the database is back where it was".into());
             } else if self.database.version.is_some()
                 && self.hosts.iter().all(Host::idle)
                 && !self.database.half
             {
                 self.hidden = Some(std::mem::take(&mut self.database));
+                self.exchanged();
                 self.note("the nodes point at an empty database".into());
             }
         }
@@ -90,6 +95,14 @@ impl World {
             self.database.strangers.push((pid, until));
             self.note(format!("a person uses the database from elsewhere until {until}: session {pid}"));
         }
+    }
+
+    /// Another database lies where the nodes look: what users wrote is in the other one, and whoever did that in the middle of an
+    /// operation answers for it.
+    fn exchanged(&mut self) {
+        self.oracle.rows.clone_from(&self.database.rows);
+        let current = self.fleet_now().and_then(Fleet::current).map(|operation| operation.id.clone());
+        self.given_up.extend(current);
     }
 
     pub(super) fn host_mischief(&mut self, at: usize) {
@@ -202,6 +215,8 @@ impl World {
         host.next_step = self.now;
         host.next_scan = self.now;
         self.note(format!("agent of {} starts", self.hosts[at].name));
+        // A switch of the code that it finds under way is ended before anything else.
+        self.hosts[at].child.take_if(|child| child.task.name == RELEASE);
     }
 
     pub(super) fn start_by_hand(&mut self, at: usize) {
@@ -239,10 +254,21 @@ impl World {
         }
         if let Some(real) = self.hidden.take() {
             self.database = real;
+            self.exchanged();
         }
+        let upgrades = self.fleet_now().and_then(Fleet::current).is_some_and(|operation| {
+            matches!(operation.request, Request::Upgrade { .. } | Request::Restore { code: true, .. })
+        });
         for at in 0..self.hosts.len() {
-            let installed = self.database.version.as_deref() == Some(OTHER_VERSION);
-            self.hosts[at].code = if installed { OTHER_VERSION } else { VERSION };
+            self.hosts[at].code = match self.database.version.as_deref() {
+                // It knows what it does.
+                _ if upgrades => self.hosts[at].code,
+                Some(OTHER_VERSION) => OTHER_VERSION,
+                Some(NEXT_VERSION) => NEXT_VERSION,
+                Some(HALF_VERSION) => self.hosts[at].code,
+                _ => VERSION,
+            };
+            self.hosts[at].releases = vec![VERSION, NEXT_VERSION];
             self.hosts[at].facts = None;
             self.hosts[at].deaf_until = 0;
             if !self.hosts[at].up {

@@ -8,9 +8,10 @@ use soloist_core::command::Registration;
 use soloist_core::ids::{Generation, Launch};
 use soloist_core::operation::PluginChange;
 use soloist_core::time::Millis;
+use soloist_core::upgrade::VERIFY;
 
 use super::super::agent::{Busy, Keeper};
-use super::super::app::{App, Change, Phase, Starter};
+use super::super::app::{App, Change, HALF_VERSION, Phase, Starter};
 use super::super::oracle::Oracle;
 use super::World;
 use super::network::Message;
@@ -20,7 +21,7 @@ impl World {
             return Ok(());
         }
         self.run_apps(at)?;
-        self.run_child(at);
+        self.run_child(at)?;
         self.run_keepers(at)?;
         let now = self.now;
         self.hosts[at].holders.retain(|(_, until)| *until > now);
@@ -69,10 +70,15 @@ impl World {
                         Phase::Failed("APP_ERROR".into())
                     };
                 }
-                Phase::Migrating(until) if until <= now => {
+                Phase::Migrating(until, true) if until <= now => {
+                    app.phase = Phase::Failed("the migration failed half-way".into());
+                    lines.push("a migration fails half-way".to_owned());
+                }
+                Phase::Migrating(until, false) if until <= now => {
                     self.database.version = Some(code.to_owned());
+                    app.plugins = self.database.plugins.clone();
                     app.phase = Phase::Serving;
-                    lines.push("the database is installed".to_owned());
+                    lines.push(format!("the database has version {code}"));
                 }
                 _ => {}
             }
@@ -124,7 +130,12 @@ impl World {
                 RunMode::Plain => Phase::Starting(now + self.chance.between(800, 4_000)),
                 RunMode::Migrate(_) => {
                     self.database.tables = true;
-                    Phase::Migrating(now + self.chance.between(1_500, 5_000))
+                    let upgrades = self.database.version.is_some();
+                    if upgrades {
+                        self.database.version = Some(HALF_VERSION.to_owned());
+                    }
+                    let fails = upgrades && self.faults && self.chance.permille(250);
+                    Phase::Migrating(now + self.chance.between(1_500, 5_000), fails)
                 }
             };
             let pid = self.pid();
@@ -260,6 +271,11 @@ impl World {
                 self.hosts[at].busy = Some(Busy { task, until, recovers: false });
             }
             Action::RunTask(task) if task.needs != Needs::Serving => self.begin_copy(at, task)?,
+            Action::RunTask(task) if task.name == VERIFY => {
+                let until = now + self.chance.between(200, 2_000);
+                self.hosts[at].ledger = self.hosts[at].ledger.with_task(task.key.clone());
+                self.hosts[at].busy = Some(Busy { task, until, recovers: false });
+            }
             Action::RunTask(task) => {
                 let until = now + self.chance.between(300, 5_000);
                 let fails = self.faults && self.chance.permille(100);
@@ -299,8 +315,26 @@ impl World {
             return self.finish_copy(at, busy);
         }
         self.hosts[at].busy = None;
+        let name = busy.task.name.as_str();
+        if name == VERIFY {
+            let serves = self.hosts[at].own().is_some_and(|app| app.phase == Phase::Serving);
+            let good = serves && !(self.faults && self.chance.permille(150));
+            let result = match (good, busy.recovers) {
+                (_, true) => TaskResult::Interrupted,
+                (true, false) => TaskResult::Done,
+                (false, false) => TaskResult::Failed("a check fails".into()),
+            };
+            let host = &mut self.hosts[at];
+            match busy.task.phase {
+                TaskPhase::Check => host.has_checked(busy.task.key, result, &[]),
+                TaskPhase::Run => {
+                    host.ledger = host.ledger.with_result(busy.task.key, result, BTreeMap::new());
+                }
+            }
+            return;
+        }
         match busy.task.phase {
-            TaskPhase::Check => self.hosts[at].checked = Some((busy.task.key, TaskResult::Done)),
+            TaskPhase::Check => self.hosts[at].has_checked(busy.task.key, TaskResult::Done, &[]),
             TaskPhase::Run => {
                 if !quiet {
                     self.hosts[at].busy = Some(Busy { until: now, ..busy });

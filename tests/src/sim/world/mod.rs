@@ -10,9 +10,9 @@ mod people;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
-use soloist_core::ids::{FleetId, Incarnation, NodeId, Token};
+use soloist_core::ids::{FleetId, Incarnation, NodeId, OperationId, Token};
 use soloist_core::operation::HoldMode;
-use soloist_core::policy::Policy;
+use soloist_core::policy::{Policy, Traffic};
 use soloist_core::time::Millis;
 use soloist_core::{Entry, State, condition};
 
@@ -67,6 +67,8 @@ pub struct World {
     next_id: u64,
     person_next: u64,
     stuck_retries: u32,
+    /// Operations whose users' writes somebody gave up.
+    given_up: BTreeSet<OperationId>,
 }
 
 impl World {
@@ -97,7 +99,11 @@ impl World {
             task_timeout: Millis(2_500),
             backup_timeout: Millis(3_000),
             keep_backups: u32::try_from(chance.between(1, 3)).unwrap_or(1),
+            traffic: if chance.permille(500) { Traffic::Direct } else { Traffic::Ready },
             max_parallel: u32::try_from(chance.between(1, 2)).unwrap_or(1),
+            grace: None,
+            uploads: None,
+            checks: Vec::new(),
         };
         let badness = if chance.permille(500) { 1000 } else { 200 };
         let mut world = Self {
@@ -128,6 +134,7 @@ impl World {
             next_id: 0,
             person_next: 1_500,
             stuck_retries: 0,
+            given_up: BTreeSet::new(),
             chance,
         };
         for at in 0..world.hosts.len() {

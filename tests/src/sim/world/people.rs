@@ -1,13 +1,14 @@
 //! People and programs that use the fleet.
 
 use soloist_core::Command;
-use soloist_core::command::Submission;
-use soloist_core::ids::{BackupId, MachineId, OperationId, Token};
-use soloist_core::operation::{Blocked, HoldMode, PluginChange, Request, Status, Step};
+use soloist_core::command::{Decision, Submission};
+use soloist_core::ids::{BackupId, MachineId, OperationId, Token, Version};
+use soloist_core::operation::{Blocked, Course, HoldMode, PluginChange, Request, Status, Step};
+use soloist_core::policy::Traffic;
 use soloist_core::state::{Desired, Fleet};
 use soloist_core::time::Millis;
 
-use super::super::app::Database;
+use super::super::app::{Database, HALF_VERSION, NEXT_VERSION, OTHER_VERSION, Phase, VERSION};
 use super::super::clients::{Client, Work};
 use super::super::oracle::whole;
 use super::World;
@@ -51,6 +52,7 @@ impl World {
     }
 
     pub(super) fn people(&mut self) -> Result<(), String> {
+        self.users();
         for at in 0..self.clients.len() {
             self.client(at)?;
         }
@@ -69,6 +71,12 @@ impl World {
         let backups: Vec<BackupId> = fleet.backups.keys().cloned().collect();
         let overdue =
             fleet.current().is_some_and(|operation| operation.status == Status::Blocked(Blocked::Overdue));
+        let waits =
+            fleet.current().filter(|operation| operation.status == Status::Blocked(Blocked::Approval));
+        if let Some(operation) = waits.map(|operation| operation.id.clone()) {
+            let decision = if self.chance.permille(700) { Decision::Approve } else { Decision::Reject };
+            return self.decide(operation, decision);
+        }
         if overdue && self.chance.permille(600) {
             return self.retry();
         }
@@ -81,13 +89,32 @@ impl World {
             return self.submit(Request::Start { install, nodes: None }, host, wait);
         }
         let backup = (!backups.is_empty()).then(|| backups[self.chance.index(backups.len())].clone());
+        if self.chance.permille(200) {
+            let approve = self.chance.permille(400);
+            let to = Version(NEXT_VERSION.to_owned());
+            let request = match self.chance.between(0, 9) {
+                0 => Request::Prepare { to },
+                1 => Request::Verify,
+                _ => Request::Upgrade { to, on, approve },
+            };
+            return self.submit(request, host, wait);
+        }
         // Each takes a while, and a restore needs a backup: without some eagerness they would hardly meet.
         if self.chance.permille(if backup.is_some() { 300 } else { 200 }) {
             let request = match backup {
                 None => Request::Backup { on },
                 Some(backup) if self.chance.permille(150) => Request::RemoveBackup { backup },
                 Some(_) if self.chance.permille(250) => Request::Backup { on },
-                Some(backup) => Request::Restore { backup },
+                Some(backup) => {
+                    let known = self.fleet_now().and_then(|fleet| fleet.backups.get(&backup));
+                    let version = known.and_then(|known| known.version.clone());
+                    let other = version.as_ref().map(|version| version.0.as_str())
+                        != self.database.version.as_deref();
+                    Request::Restore {
+                        backup,
+                        code: version.is_some() && (other || self.chance.permille(200)),
+                    }
+                }
             };
             return self.submit(request, host, wait);
         }
@@ -136,6 +163,31 @@ impl World {
         self.propose(command).map(|_| ())
     }
 
+    fn decide(&mut self, operation: OperationId, decision: Decision) -> Result<(), String> {
+        if decision == (Decision::Rollback { lose_writes: true }) {
+            self.given_up.insert(operation.clone());
+        }
+        let (fleet, by) = (self.fleet.clone(), "operator".to_owned());
+        self.propose(Command::Decide { fleet, operation, decision, by, reason: String::new() }).map(|_| ())
+    }
+
+    /// Users write wherever an app takes what they send.
+    fn users(&mut self) {
+        for at in 0..self.hosts.len() {
+            // An agent that is away, or that has no assignment, does not say that it is ready.
+            let host = &self.hosts[at];
+            let assignment = host.ledger.assignment.as_ref().filter(|_| host.agent_up);
+            let ready = assignment.is_some_and(|assignment| !assignment.spec.hold);
+            let open = self.policy.traffic == Traffic::Direct || ready;
+            let serves = self.hosts[at].own().is_some_and(|app| app.phase == Phase::Serving);
+            if open && serves && !self.database.half && self.chance.permille(30) {
+                let row = self.chance.unique();
+                self.database.rows.insert(row);
+                self.oracle.rows.insert(row);
+            }
+        }
+    }
+
     /// What people do to bring a fleet back once nothing new goes wrong.
     pub(super) fn mend(&mut self) -> Result<(), String> {
         self.person_next = self.now + 3_000;
@@ -153,9 +205,15 @@ impl World {
                 return Ok(());
             }
             if let Some(backup) = fleet.half_restored.clone() {
-                return self.submit(Request::Restore { backup }, 0, None);
+                let code = fleet.backups.get(&backup).is_some_and(|known| known.version.is_some());
+                return self.submit(Request::Restore { backup, code }, 0, None);
+            }
+            if self.database.version.as_deref() == Some(HALF_VERSION) {
+                return self.mend_half();
             }
             if !whole(fleet, &self.hosts) {
+                self.mend_code();
+                let Some(fleet) = self.fleet_now() else { return Ok(()) };
                 let install = fleet.database.is_none() && !self.database.tables;
                 self.stuck_retries = 0;
                 return self.submit(Request::Start { install, nodes: None }, 0, None);
@@ -166,7 +224,17 @@ impl World {
             (operation.id.clone(), operation.token.unwrap_or_default(), operation.attempt);
         let fleet = self.fleet.clone();
         let by = "operator".to_owned();
+        let upgrade = matches!(operation.request, Request::Upgrade { .. });
+        let exposed = upgrade
+            && operation.course == Course::Forward
+            && operation.granted.is_some()
+            && operation.exposed_wall_ms.is_some();
         match operation.status.clone() {
+            Status::Blocked(Blocked::Approval) => self.decide(id, Decision::Approve),
+            Status::Blocked(_) if exposed && self.stuck_retries >= 2 => {
+                self.stuck_retries = 0;
+                self.decide(id, Decision::Rollback { lose_writes: true })
+            }
             Status::Blocked(Blocked::HolderLost) if !self.works(token) => self
                 .propose(Command::ForceRelease { fleet, token, by, reason: "the job is gone".into() })
                 .map(|_| ()),
@@ -180,6 +248,30 @@ impl World {
                     .map(|_| ())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// An upgrade has left half a database: the newest backup is brought back.
+    fn mend_half(&mut self) -> Result<(), String> {
+        let Some(fleet) = self.fleet_now() else { return Ok(()) };
+        let newest = fleet.backups.iter().max_by_key(|(_, backup)| backup.wall_ms);
+        match newest.map(|(name, backup)| (name.clone(), backup.version.is_some())) {
+            Some((backup, code)) => self.submit(Request::Restore { backup, code }, 0, None),
+            None => Err("an upgrade has left half a database and no backup".into()),
+        }
+    }
+
+    /// A person brings the code of nodes that do not run to the database's version.
+    fn mend_code(&mut self) {
+        let Some(version) = [VERSION, NEXT_VERSION, OTHER_VERSION]
+            .into_iter()
+            .find(|version| self.database.version.as_deref() == Some(*version))
+        else {
+            return;
+        };
+        for host in self.hosts.iter_mut().filter(|host| host.own().is_none() && host.code != version) {
+            host.code = version;
+            host.facts = None;
         }
     }
 
