@@ -19,11 +19,14 @@ const LOOK: Duration = Duration::from_millis(30);
 pub(super) fn sweep(folder: &Path) -> bool {
     let deadline = Instant::now() + WITHIN;
     let own = std::process::id();
+    let mut gone = false;
     loop {
         let found = processes(folder, own);
-        if found.is_empty() {
+        // A process that is just executing a program has neither arguments nor environment for a moment.
+        if found.is_empty() && gone {
             return true;
         }
+        gone = found.is_empty();
         if Instant::now() > deadline {
             return false;
         }
@@ -62,7 +65,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let script = "setsid sleep 60 <&- >&- 2>&- &";
         Command::new("sh").args(["-c", script]).env("DEMO", folder.path()).output().unwrap();
-        assert!(!processes(folder.path(), 0).is_empty());
+        let deadline = Instant::now() + WITHIN;
+        while processes(folder.path(), 0).is_empty() {
+            assert!(Instant::now() < deadline, "the process is not seen");
+            thread::sleep(LOOK);
+        }
         assert!(sweep(folder.path()));
         assert!(processes(folder.path(), 0).is_empty());
     }
