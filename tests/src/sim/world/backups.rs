@@ -32,7 +32,10 @@ fn version(task: &Task) -> &'static str {
 impl World {
     /// A child begins to work.
     pub(super) fn begin_copy(&mut self, at: usize, task: Task) -> Result<(), String> {
-        let (until, chance) = (self.now + self.chance.between(300, 6_000), self.chance.permille(120));
+        let (until, chance) = (
+            self.now + self.chance.between(300, 6_000),
+            self.chance.permille(if task.name == "restore" { 250 } else { 120 }),
+        );
         // An empty database is not worth a backup: somebody points at the wrong one.
         let fails = chance && self.faults || task.name == "backup" && self.database.version.is_none();
         let name = self.hosts[at].name.clone();

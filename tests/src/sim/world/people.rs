@@ -77,6 +77,13 @@ impl World {
             let decision = if self.chance.permille(700) { Decision::Approve } else { Decision::Reject };
             return self.decide(operation, decision);
         }
+        let failed = fleet.current().is_some_and(|operation| {
+            matches!(operation.request, Request::Restore { .. })
+                && matches!(operation.status, Status::Blocked(Blocked::TaskFailed(..)))
+        });
+        if failed && self.chance.permille(500) {
+            return self.intervene();
+        }
         if overdue && self.chance.permille(600) {
             return self.retry();
         }
