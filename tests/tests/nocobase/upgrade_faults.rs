@@ -9,9 +9,19 @@ use crate::releases::{GOOD, STATEMENT, time};
 use crate::upgrades::{READY, begin, migrated_alone, one_migrated};
 use crate::world::{NODES, VERSION, World, wait, wall_ms};
 
-/// In place of `pg_dump`: says that it went well, and has written less than the half: the list at its beginning is whole.
-const CUT: &str = "#!/bin/sh\nPATH=${PATH#*:}\ncase \" $* \" in *' -Fc '*) pg_dump \"$@\" | head -c 500000 ;; \
-                   *) exec pg_dump \"$@\" ;; esac\n";
+/// In place of `pg_dump`: says that it went well, and has written three quarters: the list at the beginning is whole.
+const CUT: &str = r#"#!/bin/sh
+PATH=${PATH#*:}
+case " $* " in
+*' -Fc '*)
+    whole=$(mktemp)
+    pg_dump "$@" >"$whole"
+    head -c $(($(stat -c %s "$whole") * 3 / 4)) "$whole"
+    rm "$whole"
+    ;;
+*) exec pg_dump "$@" ;;
+esac
+"#;
 
 /// The backup is damaged: nothing is upgraded, and the old version is back in service.
 pub(crate) fn damaged_backup(world: &mut World) {
