@@ -21,6 +21,9 @@ use crate::task::{LongTasks, Output, TaskEnd, TaskLimits, Tasks};
 const RECOVER_EVERY: Duration = Duration::from_millis(500);
 /// Pause before a proof that failed is tried again: an app lies for some tenths of a second around a reload.
 const PROVE_AGAIN: Duration = Duration::from_millis(700);
+/// Looks at a starting app within one round of the loop, and the pause between them: what comes to serve is seen soon.
+const LOOKS: u32 = 2;
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Results that may wait for the loop.
 pub const RESULTS_MAX: usize = 32;
 
@@ -113,12 +116,19 @@ impl Jobs {
         self.spawn(async move { Done::Facts(this.profile.facts().await, code) });
     }
 
-    /// Looks at the running app.
+    /// Looks at the running app, and once more soon if it does not serve yet.
     pub fn look(&self, mut prober: Prober, code: Option<Version>) {
         let this = self.clone();
         self.spawn(async move {
-            let (health, verdict) = this.profile.look(&mut prober, code.as_ref()).await;
-            Done::Looked(prober, health, verdict)
+            let mut looks = 1;
+            loop {
+                let (health, verdict) = this.profile.look(&mut prober, code.as_ref()).await;
+                if looks == LOOKS || verdict == Verdict::Serving {
+                    return Done::Looked(prober, health, verdict);
+                }
+                looks += 1;
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
         });
     }
 

@@ -103,7 +103,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let releases = ReleaseTasks::new(Arc::clone(&profile), release, fleet.clone(), node.clone());
     let verifications = VerifyTasks::new(Arc::clone(&profile), config.checks.clone(), fleet, node);
     let tasks = LongTasks { backups, releases, verifications };
-    let gatherer = Arc::new(Gatherer::new(context));
+    let gatherer = Arc::new(Gatherer::new(context, config.backup.external.is_some()));
     let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), gatherer, tasks, done_out);
     let parts = Parts {
         config,

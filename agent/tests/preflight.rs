@@ -192,7 +192,7 @@ async fn a_generic_app_has_fewer_facts() {
     let text = format!("command = [\"app\"]\ncwd = {:?}\n", stage.temp.path());
     let config: GenericConfig = toml::from_str(&text).unwrap();
     let profile = Profile::new(ProfileConfig::Generic(config), stage.context("n1")).unwrap();
-    let facts = Gatherer::new(stage.context("n1")).gather(&profile).await;
+    let facts = Gatherer::new(stage.context("n1"), false).gather(&profile).await;
     assert_eq!(facts.failed, BTreeMap::new());
     assert_eq!((facts.spaces.len(), facts.searched, &facts.settings), (2, false, &None));
     let nodes: Nodes = [(NodeId::new("n1").unwrap(), told(facts))].into();

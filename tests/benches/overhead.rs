@@ -1,7 +1,8 @@
 //! How much time Soloist adds to an operation: its wall time less the app's own on the critical path.
 //!
-//! `cargo build --release && cargo bench -p soloist-tests --bench overhead`
+//! `cargo build --release && SOLOIST_BIN=$PWD/target/release cargo bench --profile dev -p soloist-tests --bench overhead`
 //!
+//! Below each figure stands where the time of its last run went.
 //! The app's own times are measured in the same run, without Soloist: start, start with an upgrade, stop. On an idle machine less
 //! than 500 ms each is the aim.
 
@@ -12,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use soloist_tests::harness::{Fleet, FleetOptions, bin, free_ports, get, until};
 
 const RUNS: usize = 5;
@@ -45,12 +47,14 @@ fn main() {
     let changes: Vec<Duration> =
         (0..RUNS).map(|at| took(&fleet, &["plugin", ["enable", "disable"][at % 2], "map"])).collect();
     print("plugin change", changes, plugin);
+    steps(&fleet);
 
     // All stop, one upgrades, two start.
     let upgrade = own.stop + own.upgrade + own.start * 2;
     let upgrades: Vec<Duration> =
         versions.iter().skip(1).map(|to| took(&fleet, &["upgrade", "--to", to])).collect();
     print("upgrade", upgrades, upgrade);
+    steps(&fleet);
 }
 
 /// How long the stand-in's own task takes: see `FleetOptions`.
@@ -69,6 +73,19 @@ fn print(what: &str, mut walls: Vec<Duration>, own: Duration) {
         ms(walls[0].saturating_sub(own)),
         over.as_secs_f64() / wall.as_secs_f64(),
     );
+}
+
+/// Where the last operation's time went: from each event to the next.
+fn steps(fleet: &Fleet) {
+    let events = fleet.cli().run(&["events", "-o", "json"]).expect(0).stdout;
+    let events: Vec<Value> = events.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let asked = |event: &Value| event["text"].as_str().is_some_and(|text| text.starts_with("asked for"));
+    let Some(first) = events.iter().rposition(asked) else { return };
+    let wall = |event: &Value| event["wall_ms"].as_u64().unwrap_or_default();
+    for pair in events[first..].windows(2) {
+        let (node, text) = (pair[1]["node"].as_str().unwrap_or_default(), &pair[1]["text"]);
+        println!("{:6} ms  {node} {}", wall(&pair[1]) - wall(&pair[0]), text.as_str().unwrap_or_default());
+    }
 }
 
 fn ms(time: Duration) -> u128 {

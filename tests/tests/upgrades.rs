@@ -34,11 +34,15 @@ fn fleet() -> Fleet {
     fleet_of(3)
 }
 
+/// Another version is made on the spot, but for one that nobody has.
+const FETCH: &str = r#"["/bin/sh", "-c", "test $1 != 7.7.7 || { echo there is no $1 >&2; exit 1; }; echo $1 >$2/version", "fetch"]"#;
+
 fn fleet_of(nodes: usize) -> Fleet {
     let mut options = FleetOptions {
         agent_tables: TABLES.into(),
         nodes,
         releases: [OLD, NEW, BROKEN].map(String::from).into(),
+        fetch: FETCH.into(),
         ..FleetOptions::default()
     };
     options.app_args.extend(["--broken-version".into(), BROKEN.into()]);
@@ -180,6 +184,29 @@ fn nothing_is_touched_when_a_node_lacks_the_version_or_the_backup_is_damaged() {
     assert!(upgrade.stderr.contains("the copy is damaged"), "{upgrade:?}");
     is_at(&fleet, OLD);
     assert_eq!(fleet.cli().run(&["backup", "list", "-o", "json"]).expect(0).json(), serde_json::json!([]));
+}
+
+#[test]
+fn a_version_is_fetched_on_every_node_ahead_of_time() {
+    let fleet = fleet();
+    let early = fleet.cli().run(&["upgrade", "--to", "1.2.0"]).expect(1);
+    assert!(early.stderr.contains("1.2.0") && early.stderr.contains("upgrade prepare"), "{early:?}");
+    let unknown = fleet.cli().run(&["upgrade", "prepare", "--to", "7.7.7"]).expect(1);
+    assert!(unknown.stderr.contains("there is no 7.7.7"), "{unknown:?}");
+    let _ = fleet.cli().run(&["upgrade", "prepare", "--to", "1.2.0"]).expect(0);
+    for at in 0..3 {
+        let mut there: Vec<_> = std::fs::read_dir(fleet.releases(at))
+            .expect("releases")
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| !name.starts_with('.'))
+            .collect();
+        there.sort();
+        assert_eq!(there, [OLD, NEW, "1.2.0", BROKEN], "what could not be fetched leaves nothing");
+    }
+    assert_eq!(fleet.code(0), OLD, "nothing is switched yet");
+    let _ = fleet.cli().run(&["upgrade", "--to", "1.2.0"]).expect(0);
+    is_at(&fleet, "1.2.0");
 }
 
 #[test]

@@ -62,9 +62,8 @@ impl Agent {
                 .prepared
                 .as_ref()
                 .is_none_or(|(made, _, at)| *made != mode || at.elapsed() >= FACTS_FRESH);
-            if old && !self.preparing {
-                self.preparing = true;
-                self.parts.jobs.prepare(mode, self.code_number);
+            if old {
+                self.prepare(mode);
             }
             self.look_closer();
             return Ok(());
@@ -77,6 +76,14 @@ impl Agent {
         self.restart_at = None;
         self.parts.jobs.launch(launch, command, generation, self.grace());
         Ok(())
+    }
+
+    /// Makes the command for a launch in this mode, beside whatever else is under way.
+    pub(super) fn prepare(&mut self, mode: RunMode) {
+        if !self.preparing {
+            self.preparing = true;
+            self.parts.jobs.prepare(mode, self.code_number);
+        }
     }
 
     pub(super) fn stop(&mut self, may_kill: bool) -> Result<(), AgentError> {

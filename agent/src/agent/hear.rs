@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use soloist_core::agent::{Checked, Health as CoreHealth, accept};
-use soloist_core::assignment::{Run, TaskPhase};
+use soloist_core::assignment::TaskPhase;
 use soloist_core::upgrade::RELEASE;
 use tokio::time::Instant;
 
@@ -47,9 +47,12 @@ impl Agent {
                         self.facts_wanted = true;
                         if before != self.wanted() {
                             tracing::info!(generation = %assignment.generation, run = %assignment.spec.run, "assigned");
-                            if self.wanted() != Run::Stop {
+                            if let Some(mode) = self.wanted().mode() {
                                 // What was read before, perhaps in the middle of an install, refuses nothing now.
                                 self.facts = None;
+                                if !self.app.runs() {
+                                    self.prepare(mode);
+                                }
                             }
                             self.launch_error = None;
                             self.restarts = 0;
@@ -91,9 +94,13 @@ impl Agent {
 
     pub(super) fn finish(&mut self, done: Done) -> Result<(), AgentError> {
         match done {
-            Done::Launched(Ok(())) => self.launching = false,
+            Done::Launched(Ok(())) => {
+                self.launching = false;
+                self.looked_over = None;
+            }
             Done::Launched(Err(error)) => {
                 tracing::error!(%error, "the app was not launched");
+                self.looked_over = None;
                 self.launching = false;
                 if let DriverError::Slow(_) = error {
                     // Nobody knows whether it will start yet: nothing else is launched before that is settled.
@@ -114,6 +121,7 @@ impl Agent {
             }
             Done::Stopped(result) => {
                 self.stopping = false;
+                self.looked_over = None;
                 match result {
                     Ok(outcome) => tracing::info!(?outcome, "stop ended"),
                     Err(error) => tracing::error!(%error, "the app could not be stopped"),

@@ -18,6 +18,9 @@ use super::{Agent, FACTS_EVERY, ROUND_BUSY};
 /// How often facts are read while the app serves.
 const FACTS_SERVING: Duration = Duration::from_secs(30);
 
+/// What was seen of the host this short a time ago is not looked for again: several things that come at once are one occasion.
+const SEEN_FRESH: Duration = Duration::from_millis(50);
+
 /// How often a serving app is looked at.
 const LOOK_SERVING: Duration = Duration::from_secs(2);
 
@@ -35,6 +38,15 @@ const STABLE_AFTER: Duration = Duration::from_secs(600);
 
 impl Agent {
     pub(super) async fn look(&mut self) {
+        if self.looked_over.is_none_or(|at| at.elapsed() >= SEEN_FRESH) {
+            self.look_over().await;
+            self.looked_over = Some(Instant::now());
+        }
+        self.look_closer();
+    }
+
+    /// Looks for processes: the app's, and others that matter.
+    async fn look_over(&mut self) {
         match self.parts.driver.observe().await {
             Ok(app) => {
                 let same = launch_of(&app) == launch_of(&self.app);
@@ -61,7 +73,6 @@ impl Agent {
             Ok(Err(error)) => tracing::warn!(%error, "the process table cannot be read"),
             Err(error) => tracing::warn!(%error, "the look at the process table ended early"),
         }
-        self.look_closer();
     }
 
     /// Starts the looks that take longer.

@@ -11,6 +11,8 @@ mod tell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use soloist_core::agent::{Checked, Health as CoreHealth, Ledger};
 use soloist_core::assignment::{Proof, Run, RunMode, Task};
 use soloist_core::command::Registration;
@@ -135,6 +137,8 @@ struct Agent {
     /// Rises with every switch to other code: what was read or prepared before counts no more.
     code_number: u64,
     prober: Option<Prober>,
+    /// When the host was looked over; nothing after what changes it for certain.
+    looked_over: Option<Instant>,
     looked: Instant,
     health: CoreHealth,
     progress: String,
@@ -179,6 +183,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
         facts_reading: false,
         code_number: 0,
         prober: Some(Prober::default()),
+        looked_over: None,
         looked: Instant::now(),
         health: CoreHealth::Starting,
         progress: String::new(),
@@ -198,19 +203,26 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
         gathering: false,
         acked: 0,
     };
+    let mut watch: Option<(AppSeen, BoxFuture<'static, ()>)> = None;
     loop {
         agent.look().await;
         agent.act()?;
         agent.report();
         let round = Instant::now() + agent.pause();
-        let driver = agent.parts.driver.clone();
-        let seen = agent.app.clone();
-        // Cancel-safe: channels lose nothing, and the driver's notice is level-triggered.
+        let seen = &agent.app;
+        let (_, changed) = match watch.take() {
+            Some(same) if same.0 == *seen => watch.insert(same),
+            _ => watch.insert((seen.clone(), change(agent.parts.driver.clone(), seen.clone()))),
+        };
+        // Cancel-safe: channels lose nothing, and the driver's notice is kept, and level-triggered when made anew.
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             Some(news) = agent.parts.news.recv() => agent.hear(news)?,
             Some(done) = agent.parts.done.recv() => agent.finish(done)?,
-            () = driver.changed(&seen) => {}
+            () = changed => {
+                watch = None;
+                agent.looked_over = None;
+            }
             () = sleep_until(round) => {}
         }
         // Whatever else has come is taken in the same round.
@@ -221,6 +233,11 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
             agent.finish(done)?;
         }
     }
+}
+
+/// Ends when something is different from what was seen.
+fn change(driver: ProcessDriver, seen: AppSeen) -> BoxFuture<'static, ()> {
+    async move { driver.changed(&seen).await }.boxed()
 }
 
 impl Agent {

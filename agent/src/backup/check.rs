@@ -38,9 +38,7 @@ impl Backups {
         let result = self.within("the deep check", async {
             self.read_back(&manifest, &turn, meter).await?;
             fits(&manifest, scratch)?;
-            let mut database = Database::open(scratch, &self.tools, &self.node, meter).await?;
-            let facts = database.facts().await?;
-            database.fit(&facts).await?;
+            let (database, _) = Database::ready(scratch, &self.tools, &self.node, meter).await?;
             let scratch = database.scratch(id).await?;
             Ok((database, scratch))
         });

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use soloist_core::ids::BackupId;
 
-use super::database::Database;
+use super::database::{Database, Facts};
 use super::error::BackupError;
 use super::folder::{Turn, remove_tree, sync_folder};
 use super::installation::Installation;
@@ -36,7 +36,7 @@ impl Backups {
         meter: &Meter,
     ) -> Result<UploadsKept, BackupError> {
         let (turn, partial) = self.begin(id, true, meter).await?;
-        self.space(&partial, Vec::new(), Some(source.uploads.clone()), 0, meter).await?;
+        self.space(id, Vec::new(), Some(source.uploads.clone()), 0, meter).await?;
         meter.stage(Stage::Uploads);
         let live = source.uploads.clone();
         offload(meter, move |ticket| {
@@ -102,13 +102,9 @@ impl Backups {
         meter: &Meter,
     ) -> Result<Manifest, BackupError> {
         let (started_at_ms, began) = (wall_ms(), Instant::now());
-        let mut database = Database::open(source, &self.tools, &self.node, meter).await?;
-        let facts = database.facts().await?;
-        database.fit(&facts).await?;
+        let (database, facts) = self.able(id, source, uploads, meter).await?;
         let kept = source.kept();
-        let paths = kept.iter().map(|(_, path)| path.clone()).collect();
         let live = (uploads != Uploads::Skip).then(|| source.uploads.clone());
-        self.space(partial, paths, live.clone(), facts.bytes, meter).await?;
 
         meter.stage(Stage::Dump);
         let mut files = vec![database.dump(partial).await?];
@@ -170,16 +166,32 @@ impl Backups {
         .await
     }
 
+    /// The database, with programs that fit it, and room for what is to be copied.
+    pub(super) async fn able(
+        &self,
+        id: &BackupId,
+        source: &Installation,
+        uploads: Uploads,
+        meter: &Meter,
+    ) -> Result<(Database, Facts), BackupError> {
+        let (database, facts) = Database::ready(source, &self.tools, &self.node, meter).await?;
+        let paths = source.kept().into_iter().map(|(_, path)| path).collect();
+        let live = (uploads != Uploads::Skip).then(|| source.uploads.clone());
+        self.space(id, paths, live, facts.bytes, meter).await?;
+        Ok((database, facts))
+    }
+
     /// Refuses when it will not fit. A dump is smaller than its database, so the estimate is on the safe side.
     async fn space(
         &self,
-        partial: &Path,
+        id: &BackupId,
         kept: Vec<PathBuf>,
         live: Option<PathBuf>,
         database_bytes: u64,
         meter: &Meter,
     ) -> Result<(), BackupError> {
-        let (partial, reserve) = (partial.to_owned(), self.limits.reserve_bytes);
+        let (folder, copied) = (self.folder().path().to_owned(), self.folder().partial(id).join(UPLOADS));
+        let reserve = self.limits.reserve_bytes;
         offload(meter, move |ticket| {
             let mut needs_bytes = reserve.saturating_add(database_bytes);
             for path in kept.iter().chain(&live) {
@@ -188,15 +200,14 @@ impl Backups {
             }
             if live.is_some() {
                 // What a presync copied is there already.
-                let copied = partial.join(UPLOADS);
                 let bytes = length(&copied, ticket).map_err(BackupError::io("measure", &copied))?;
                 needs_bytes = needs_bytes.saturating_sub(bytes).max(reserve);
             }
-            let stat = rustix::fs::statvfs(&partial).map_err(io::Error::from);
-            let stat = stat.map_err(BackupError::io("measure the space at", &partial))?;
+            let stat = rustix::fs::statvfs(&folder).map_err(io::Error::from);
+            let stat = stat.map_err(BackupError::io("measure the space at", &folder))?;
             let has_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
             if has_bytes < needs_bytes {
-                return Err(BackupError::Space { needs_bytes, has_bytes, path: partial });
+                return Err(BackupError::Space { needs_bytes, has_bytes, path: folder });
             }
             Ok(())
         })

@@ -98,6 +98,19 @@ impl Database {
         Ok(database)
     }
 
+    /// The same, with programs that fit the server.
+    pub(super) async fn ready(
+        installation: &Installation,
+        tools: &Tools,
+        node: &str,
+        meter: &Meter,
+    ) -> Result<(Self, Facts), BackupError> {
+        let mut database = Self::open(installation, tools, node, meter).await?;
+        let facts = database.facts().await?;
+        database.fit(&facts).await?;
+        Ok((database, facts))
+    }
+
     /// Asks the program for dumps for its version.
     async fn note_version(&mut self) -> Result<(), BackupError> {
         let (what, args) = ("asking for its version", vec!["--version".to_owned()]);

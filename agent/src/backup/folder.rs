@@ -232,7 +232,8 @@ impl Folder {
         self.root.join(id.as_str())
     }
 
-    fn partial(&self, id: &BackupId) -> PathBuf {
+    /// The folder of one that is not complete.
+    pub(super) fn partial(&self, id: &BackupId) -> PathBuf {
         self.root.join(format!("{PARTIAL}{id}"))
     }
 

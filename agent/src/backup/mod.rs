@@ -119,6 +119,36 @@ impl Backups {
         Ok(kept)
     }
 
+    /// Looks whether a backup could be made now: the database answers, the programs fit it, and there is room. Makes nothing.
+    ///
+    /// # Errors
+    /// As for [`Backups::create`].
+    pub async fn try_create(
+        &self,
+        id: &BackupId,
+        source: &Installation,
+        uploads: Uploads,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), BackupError> {
+        let meter = Meter::new(progress);
+        self.within("the look at the database", self.able(id, source, uploads, &meter)).await.map(drop)
+    }
+
+    /// Looks whether a backup could be restored now: it is checked, the database answers, and the programs fit it. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// As for [`Backups::restore`].
+    pub async fn try_restore(
+        &self,
+        id: &BackupId,
+        target: &Installation,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), BackupError> {
+        let meter = Meter::new(progress);
+        self.within("the look at the database", self.loadable(id, target, &meter)).await.map(drop)
+    }
+
     /// Makes a backup. It is complete when this returns, and not yet checked.
     ///
     /// # Errors

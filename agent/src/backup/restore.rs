@@ -42,22 +42,10 @@ impl Backups {
         uploads: UploadsBack,
         meter: &Meter,
     ) -> Result<Restored, BackupError> {
-        meter.stage(Stage::Preparing);
         let began = Instant::now();
         let turn = self.folder().turn(id)?;
-        let manifest = self.folder().show(id)?;
-        if let Some(why) = &manifest.damage {
-            let (file, why) = why.split_once(": ").unwrap_or(("", why));
-            return Err(BackupError::Damaged { id: id.clone(), file: file.to_owned(), why: why.to_owned() });
-        }
-        if manifest.checked.is_none() {
-            return Err(BackupError::Unchecked(id.clone()));
-        }
-        fits(&manifest, target)?;
+        let (manifest, database) = self.loadable(id, target, meter).await?;
         self.compare_hashes(&manifest, &turn, meter).await?;
-        let mut database = Database::open(target, &self.tools, &self.node, meter).await?;
-        let facts = database.facts().await?;
-        database.fit(&facts).await?;
 
         let mut note = RestoreNote { place: target.place(), began_at_ms: wall_ms(), ended_at_ms: None };
         self.folder().note_restore(id, &note)?;
@@ -73,6 +61,27 @@ impl Backups {
             tables: manifest.tables,
             duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
+    }
+
+    /// The backup, which may be restored, and the database, with programs that fit it.
+    pub(super) async fn loadable(
+        &self,
+        id: &BackupId,
+        target: &Installation,
+        meter: &Meter,
+    ) -> Result<(Manifest, Database), BackupError> {
+        meter.stage(Stage::Preparing);
+        let manifest = self.folder().show(id)?;
+        if let Some(why) = &manifest.damage {
+            let (file, why) = why.split_once(": ").unwrap_or(("", why));
+            return Err(BackupError::Damaged { id: id.clone(), file: file.to_owned(), why: why.to_owned() });
+        }
+        if manifest.checked.is_none() {
+            return Err(BackupError::Unchecked(id.clone()));
+        }
+        fits(&manifest, target)?;
+        let (database, _) = Database::ready(target, &self.tools, &self.node, meter).await?;
+        Ok((manifest, database))
     }
 
     async fn files_back(

@@ -31,20 +31,23 @@ pub struct Gatherer {
     /// For the shared storage, which hangs more often.
     storage: DiskReader,
     nonce: Mutex<Option<storage::Nonce>>,
+    /// Whether programs of the operator's own make the backups.
+    own_backups: bool,
     /// The host's file system; another one in tests only.
     root: PathBuf,
 }
 
 impl Gatherer {
-    /// Gathers for this node. Reads and writes nothing yet.
-    pub fn new(context: NodeContext) -> Self {
-        Self::with_root(context, "/".into())
+    /// Gathers for this node; `own_backups` says whether programs of the operator's own make its backups. Reads and writes
+    /// nothing yet.
+    pub fn new(context: NodeContext, own_backups: bool) -> Self {
+        Self { own_backups, ..Self::with_root(context, "/".into()) }
     }
 
     /// The same with another root for what is looked up of the host: units, accounts, homes.
     pub fn with_root(context: NodeContext, root: PathBuf) -> Self {
         let (disk, storage) = (DiskReader::new(DISK_DEADLINE), DiskReader::new(DISK_DEADLINE));
-        Self { context, disk, storage, nonce: Mutex::default(), root }
+        Self { context, disk, storage, nonce: Mutex::default(), own_backups: false, root }
     }
 
     /// Gathers everything. Takes some seconds at most, whatever hangs.
@@ -56,6 +59,7 @@ impl Gatherer {
             database: seen.database,
             upgrading: seen.upgrading,
             sessions: seen.sessions,
+            own_backups: self.own_backups,
             ..NodeFacts::default()
         };
         if let (None, Some(why)) = (&facts.database, seen.database_error) {
@@ -95,9 +99,11 @@ impl Gatherer {
         };
         let get = |key: &str| vars.get(key).map_or("", String::as_str);
         facts.settings = Some(settings::fingerprints(&self.context.fleet, vars, &launcher.set));
-        match programs::dump(launcher, get("DB_DIALECT")).await {
-            Ok(dump) => facts.dump = dump,
-            Err(why) => fail(facts, check::DUMP_CLIENT, &why),
+        if !self.own_backups {
+            match programs::dump(launcher, get("DB_DIALECT")).await {
+                Ok(dump) => facts.dump = dump,
+                Err(why) => fail(facts, check::DUMP_CLIENT, &why),
+            }
         }
         let folder = PathBuf::from(get("STORAGE_PATH"));
         let mut nonce = self.nonce.lock().await;

@@ -123,17 +123,17 @@ impl BackupTasks {
         match (task.name.as_str(), self.maker().await?) {
             ("backup", Maker::Own(backups, source)) => {
                 self.worth_it().await?;
-                if uploads(self.config.uploads, task)? == UploadsPolicy::Presync {
+                let uploads = copied(uploads(self.config.uploads, task)?);
+                backups.try_create(&id, &source, uploads, progress).await.map_err(text)?;
+                if uploads == Uploads::Presync {
                     backups.presync(&id, &source, progress).await.map_err(text)?;
                 }
                 Ok(())
             }
             ("backup", Maker::External(_)) => self.worth_it().await,
-            ("restore", Maker::Own(backups, _)) => {
+            ("restore", Maker::Own(backups, source)) => {
                 let manifest = backups.folder().show(&id).map_err(text)?;
-                if manifest.checked.is_none() {
-                    return Err(BackupError::Unchecked(id).to_string());
-                }
+                backups.try_restore(&id, &source, progress).await.map_err(text)?;
                 let asked = task.params.get("code").map(String::as_str);
                 let code = if asked.is_none() { self.profile.facts().await.code } else { None };
                 code_fits(&id, manifest.version.as_ref(), asked, code.as_ref())
@@ -217,12 +217,7 @@ impl BackupTasks {
         progress: &watch::Sender<Progress>,
         output: &mut Output,
     ) -> Result<(), String> {
-        let uploads = match uploads {
-            UploadsPolicy::Skip => Uploads::Skip,
-            UploadsPolicy::Presync => Uploads::Presync,
-            UploadsPolicy::Include => Uploads::Include,
-        };
-        match backups.create(id, source, uploads, progress).await {
+        match backups.create(id, source, copied(uploads), progress).await {
             // An earlier attempt has made it, and was cut off before its check.
             Ok(_) | Err(BackupError::Exists(_)) => {}
             Err(error) => return Err(error.to_string()),
@@ -259,6 +254,15 @@ impl BackupTasks {
 fn backup(task: &Task) -> Result<BackupId, String> {
     let name = task.params.get("backup").ok_or("the parameter \"backup\" is missing")?;
     BackupId::new(name.as_str()).map_err(|error| error.to_string())
+}
+
+/// What a policy means for one backup.
+fn copied(uploads: UploadsPolicy) -> Uploads {
+    match uploads {
+        UploadsPolicy::Skip => Uploads::Skip,
+        UploadsPolicy::Presync => Uploads::Presync,
+        UploadsPolicy::Include => Uploads::Include,
+    }
 }
 
 /// What is done with uploads: as this node's own configuration says, else as the task does.

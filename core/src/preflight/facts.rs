@@ -28,6 +28,8 @@ pub struct NodeFacts {
     pub server: Option<Release>,
     /// The program that dumps the database.
     pub dump: Option<Release>,
+    /// Whether programs of the operator's own make the backups, so that none of the database's is needed.
+    pub own_backups: bool,
     /// Free space.
     pub spaces: Vec<Space>,
     /// Whether the storage says that the next start upgrades.

@@ -29,7 +29,7 @@ pub(super) fn dump_client(known: &Known<'_>) -> Vec<Finding> {
         .filter_map(|(node, told)| Some((*node, &told.facts, told.facts.server.as_ref()?)))
         .collect();
     let able = |(_, facts, server): &(&NodeId, &NodeFacts, &Release)| {
-        facts.dump.as_ref().is_some_and(|dump| fits(dump, server))
+        facts.own_backups || facts.dump.as_ref().is_some_and(|dump| fits(dump, server))
     };
     let make = if asked.iter().any(able) { Finding::warning } else { Finding::problem };
     let each = asked.iter().filter(|one| !able(one)).map(|(node, facts, server)| {

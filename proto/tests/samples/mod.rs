@@ -160,6 +160,7 @@ pub(crate) fn node_facts() -> NodeFacts {
         database: observed().database,
         server: Some(release("PostgreSQL")),
         dump: Some(release("pg_dump")),
+        own_backups: true,
         spaces: [Place::Storage, Place::App, Place::Data].map(space).into(),
         upgrading: true,
         searched: true,

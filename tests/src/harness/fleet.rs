@@ -25,6 +25,8 @@ pub struct FleetOptions {
     pub agent_tables: String,
     /// Versions of the code that lie ready on every node, the first of them current; none for a node without release folders.
     pub releases: Vec<String>,
+    /// The program that fetches another version, as a list in TOML.
+    pub fetch: String,
 }
 
 impl Default for FleetOptions {
@@ -38,6 +40,7 @@ impl Default for FleetOptions {
                 .into(),
             agent_tables: String::new(),
             releases: Vec::new(),
+            fetch: "[]".into(),
         }
     }
 }
@@ -164,9 +167,10 @@ impl Fleet {
                         self.current(at).join("version").display().to_string(),
                     ]);
                     tables += &format!(
-                        "\n[release]\nfolder = \"{}\"\ncurrent = \"{}\"\nversion_file = \"version\"\n",
+                        "\n[release]\nfolder = \"{}\"\ncurrent = \"{}\"\nversion_file = \"version\"\nfetch = {}\n",
                         self.releases(at).display(),
-                        self.current(at).display()
+                        self.current(at).display(),
+                        options.fetch,
                     );
                 }
                 self.agent_config(at, &storage, &args) + &tables

@@ -20,7 +20,7 @@ use world::World;
 
 type Scenario = (&'static str, fn(&mut World));
 
-const SCENARIOS: [Scenario; 19] = [
+const SCENARIOS: [Scenario; 20] = [
     ("a_first_start_installs_once_then_starts_the_others", scenarios::first_start),
     ("c_plugin_change_under_load_with_the_leader_killed", scenarios::plugin_under_load),
     ("d_external_holders_solo_and_all_stopped", scenarios::holders),
@@ -35,6 +35,7 @@ const SCENARIOS: [Scenario; 19] = [
     ("m_a_good_upgrade_with_the_leader_killed", upgrades::good),
     ("n_rollback_by_hand", upgrades::rollback),
     ("o_a_damaged_backup_ends_an_upgrade", upgrade_faults::damaged_backup),
+    ("o_an_upgrade_without_a_backup_touches_nothing", upgrade_faults::no_backup),
     ("p_power_cut_in_the_middle_of_an_upgrade", upgrade_faults::power_cut),
     ("q_writes_at_stake_wait_for_a_person", upgrade_faults::writes_at_stake),
     ("b_power_cut_and_missing_quorum", scenarios::power_cut),

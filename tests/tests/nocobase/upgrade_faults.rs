@@ -1,7 +1,8 @@
 //! Upgrades of the real thing when something else fails.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use soloist_tests::harness::head;
 
@@ -41,6 +42,62 @@ pub(crate) fn damaged_backup(world: &mut World) {
     assert_eq!(operation["status"], "rolled_back", "{operation}");
     assert_eq!(world.backups(), before, "what is damaged is no backup");
     one_migrated(world, from, "being ended early", 0);
+}
+
+/// No backup can be made: nothing is stopped, and it is said why.
+pub(crate) fn no_backup(world: &mut World) {
+    let _ = begin(world, READY);
+    let before: Vec<_> = (0..NODES).map(|at| world.app_pids(at)).collect();
+    let refused = |world: &mut World, path: &str, why: &str| {
+        drop(world.agents[0].take());
+        world.start_agent_in(0, path);
+        world.until_whole();
+        let output = world.cli.run(&["upgrade", "--to", GOOD, "--on", "node-1"]).expect(1);
+        assert!(output.stderr.contains("node-1") && output.stderr.contains(why), "{}", output.stderr);
+        let operation = world.last_operation();
+        assert_eq!(operation["status"], "aborted", "{operation}");
+        assert!(operation["outage"].is_null(), "nobody was kept out: {operation}");
+    };
+    // All programs that there are, but one.
+    let all = std::env::var("PATH").expect("the test has a PATH");
+    let without = world.lab.join("without-pg_dump");
+    std::fs::create_dir_all(&without).expect("the lab can be written");
+    for program in std::env::split_paths(&all).filter_map(|folder| folder.read_dir().ok()).flatten().flatten()
+    {
+        let name = program.file_name();
+        if name != "pg_dump" && !without.join(&name).exists() {
+            std::os::unix::fs::symlink(program.path(), without.join(name)).expect("the lab can be written");
+        }
+    }
+    refused(world, &without.to_string_lossy(), "pg_dump is not installed on this node");
+
+    let tiny = Tiny::mount(world.lab.join("data/agent-1/backups"));
+    refused(world, &all, "needs about");
+    drop(tiny);
+
+    drop(world.agents[0].take());
+    world.start_agent(0);
+    world.serves(VERSION);
+    let after: Vec<_> = (0..NODES).map(|at| world.app_pids(at)).collect();
+    assert_eq!(after, before, "nothing was started anew");
+}
+
+/// A disk that is too small for a backup.
+struct Tiny(PathBuf);
+
+impl Tiny {
+    fn mount(at: PathBuf) -> Self {
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tiny"]).arg(&at).status();
+        assert!(mount.is_ok_and(|status| status.success()), "{} can be mounted on", at.display());
+        Self(at)
+    }
+}
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        // Whoever is in it at this moment does not keep it.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
 }
 
 /// The power fails while the database is migrated: the fleet ends on one version, with its rows.

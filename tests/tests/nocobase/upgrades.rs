@@ -60,11 +60,26 @@ fn adds_up(operation: &Value) {
     assert_eq!((sum, outage["over"].as_bool()), (took(&outage["took"]), Some(true)), "{outage}");
 }
 
-/// A release fails in the middle of its upgrade: everything goes back by itself.
+/// A release fails in the middle of its upgrade: everything goes back by itself, although the leader is killed in the restore.
 pub(crate) fn broken(world: &mut World) {
     let from = begin(world, READY);
-    let output = world.cli.run(&["upgrade", "--to", BROKEN, "--on", "node-1"]).expect(1);
-    assert!(output.stderr.contains("this release fails half-way"), "{}", output.stderr);
+    let command = world
+        .cli
+        .command(&["upgrade", "--to", BROKEN, "--on", "node-1"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it can be started");
+    world.until("the restore under way", 120, |status| {
+        let steps = status["current"]["steps"].as_array().cloned().unwrap_or_default();
+        steps.iter().any(|step| step["state"] == "now" && step["step"] == "restore on node-1")
+    });
+    let leader = world.leader();
+    drop(world.members[leader].take());
+    let output = command.wait_with_output().expect("the command line ends");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("this release fails half-way"), "{stderr}");
+    world.start_members(&[0, 1, 2]);
     world.is_back("before");
     let operation = world.last_operation();
     assert_eq!(operation["status"], "rolled_back", "{operation}");

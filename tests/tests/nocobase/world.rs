@@ -117,7 +117,10 @@ impl World {
                 "boot_id_file = \"{}\"\n\n[checks]\nsmoke = [\"true\"]\n\n[release]\n",
                 boot.display()
             );
-            save(&path, read(&path).replacen("\n[release]\n", &line, 1));
+            // One node makes its backups as carefully as it can.
+            let backup =
+                if at == 2 { "\n[backup]\nuploads = \"presync\"\nverify_restore = true\n" } else { "" };
+            save(&path, read(&path).replacen("\n[release]\n", &line, 1) + backup);
         }
         for at in 1..=3 {
             let path = self.lab.join(format!("etc/coordinator-{at}.toml"));
@@ -181,11 +184,16 @@ impl World {
 
     /// Starts an agent. Programs in `bin` of the lab go before others of their name.
     pub(crate) fn start_agent(&mut self, at: usize) {
+        let others = std::env::var("PATH").expect("the test has a PATH");
+        self.start_agent_in(at, &format!("{}:{others}", self.lab.join("bin").display()));
+    }
+
+    /// Starts an agent that finds programs in these folders.
+    pub(crate) fn start_agent_in(&mut self, at: usize, path: &str) {
         let config = self.lab.join(format!("etc/agent-{}.toml", at + 1));
         let log = self.lab.join(format!("log/soloist-agent-{}.log", at + 1));
         let config = config.to_string_lossy().into_owned();
-        let others = std::env::var("PATH").expect("the test has a PATH");
-        let path = format!("PATH={}:{others}", self.lab.join("bin").display());
+        let path = format!("PATH={path}");
         let program = bin("soloist-agent").to_string_lossy().into_owned();
         let args = [&*path, &*program, "--config", &*config];
         self.agents[at].get_or_insert_with(|| Daemon::start(Path::new("env"), &args, &log));
