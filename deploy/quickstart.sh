@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# quickstart.sh - a real three-node NocoBase fleet under Soloist on one machine, loopback only: private PostgreSQL and Redis,
+# quickstart.sh - a real three-node NocoBase fleet under Soloist on one machine, loopback only: a private database and Redis,
 # three coordinators, three agents, NocoBase from npm, brought up on an empty database in the right order.
 #
 #   deploy/quickstart.sh [--version 2.2.15] [--dir FOLDER]   bring it all up and say how to use it
 #   deploy/quickstart.sh --prepare                           everything but starting coordinators, agents and NocoBase
 #   deploy/quickstart.sh --down                              stop everything and remove FOLDER
 #
+#   --database SERVER   postgres or mariadb              (default: postgres)
 #   --dir FOLDER        where everything lives           (default: ./.quickstart in the checkout)
 #   --port-offset N     added to every port              (default: 0)
 #   --bin FOLDER        where Soloist's programs are     (default: target/release, built when missing)
@@ -17,10 +18,12 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 fleet=quickstart version=2.2.15 work=$root/.quickstart offset=0 bin='' cache='' mode=up
-usage() { sed -n '2,16p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; }
+server=postgres
+usage() { sed -n '2,17p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; }
 while [ $# -gt 0 ]; do
   case $1 in
     --version) version=${2:?--version needs a version}; shift ;;
+    --database) server=${2:?--database needs postgres or mariadb}; shift ;;
     --dir) work=${2:?--dir needs a folder}; shift ;;
     --port-offset) offset=${2:?--port-offset needs a number}; shift ;;
     --bin) bin=${2:?--bin needs a folder}; shift ;;
@@ -33,19 +36,24 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+case $server in
+  postgres | mariadb) ;;
+  *) printf 'quickstart: --database must be postgres or mariadb, not %s\n' "$server" >&2; exit 64 ;;
+esac
 [[ $offset =~ ^[0-9]+$ ]] || { printf 'quickstart: --port-offset needs a number, not %s\n' "$offset" >&2; exit 64; }
 
 # shellcheck source=deploy/lab/lab.sh
 source "$root/deploy/lab/lab.sh"
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 
-pg_port=$((55432 + offset)) redis_port=$((56379 + offset))
+redis_port=$((56379 + offset))
 grpc() { echo $((7400 + offset + $1)); }
 http() { echo $((7500 + offset + $1)); }
 agent() { echo $((7410 + offset + $1)); }
 app() { echo $((13000 + offset + $1)); }
 members="1 2 3" nodes="1 2 3"
 database=nocobase
+if [ "$server" = postgres ]; then db_name=PostgreSQL db_port=$((55432 + offset)); else db_name=MariaDB db_port=$((53306 + offset)); fi
 
 stop_all() {
   # Agents first, so that nobody starts an app again; then the apps by their markers, then the rest.
@@ -103,6 +111,32 @@ TOML
   done
 }
 
+# The server, and in it an empty database. In MariaDB, where sessions have no names, each node signs in with a login of its own.
+database_up() {
+  local n
+  if [ "$server" = postgres ]; then
+    lab_postgres_up "$LAB_HOME/postgres" "$db_port"
+    lab_database_create "$database"
+    return
+  fi
+  lab_mariadb_up "$LAB_HOME/mariadb" "$db_port"
+  lab_mariadb_database "$db_port" "$database"
+  for n in $nodes; do lab_mariadb_user "$db_port" "noco_$n" "$database"; done
+}
+
+db_user() { if [ "$server" = postgres ]; then echo "$LAB_DB_USER"; else echo "noco_$1"; fi; }
+
+# Whether the database has no table yet.
+database_empty() {
+  local found query='select 1 from information_schema.tables where table_schema ='
+  if [ "$server" = postgres ]; then
+    found=$(lab_sql "$database" "$query current_schema() limit 1" 2>/dev/null)
+  else
+    found=$(lab_mariadb_sql "$db_port" "$query '$database' limit 1" 2>/dev/null)
+  fi
+  [ -z "$found" ]
+}
+
 start_daemon() { # NAME PROGRAM CONFIG
   if lab_pid "$1" >/dev/null; then lab_say "$1 already runs"; return 0; fi
   setsid "$bin/$2" --config "$3" >>"$LAB_HOME/log/$1.log" 2>&1 </dev/null &
@@ -130,6 +164,12 @@ if [ $mode = down ]; then
   exit 0
 fi
 
+settings=$work/nodes/node-1/.env
+if [ -f "$settings" ] && ! grep -qx "DB_DIALECT=$server" "$settings"; then
+  printf 'quickstart: the fleet in %s has another database: remove it first with --down, or choose another --dir\n' "$work" >&2
+  exit 64
+fi
+
 if [ -z "$bin" ]; then
   bin=$root/target/release
   if [ ! -x "$bin/soloist" ] || [ ! -x "$bin/soloist-agent" ] || [ ! -x "$bin/soloist-coordinator" ]; then
@@ -142,18 +182,17 @@ bin=$(cd "$bin" && pwd)
 lab_init "$work"
 cache=${cache:-$LAB_HOME}
 say "packages"
-lab_need_packages
+lab_need_packages "$server"
 lab_need_yarn
 say "NocoBase $version from npm (about a minute and 1.2 GB, once)"
 lab_nocobase_install "$version" "$cache/nocobase/$version"
 for n in $nodes; do lab_node_release "$cache/nocobase/$version" "$LAB_HOME/nodes/node-$n" "$version"; done
-say "PostgreSQL on 127.0.0.1:$pg_port and Redis on 127.0.0.1:$redis_port"
-lab_postgres_up "$LAB_HOME/postgres" "$pg_port"
+say "$db_name on 127.0.0.1:$db_port and Redis on 127.0.0.1:$redis_port"
+database_up
 lab_redis_up "$LAB_HOME/redis" "$redis_port"
-lab_database_create "$database"
 for n in $nodes; do
-  lab_env_file "$LAB_HOME/nodes/node-$n/.env" "$LAB_HOME/fleet" "APP_PORT=$(app "$n")" "DB_PORT=$pg_port" "DB_DATABASE=$database" \
-    "REDIS_PORT=$redis_port"
+  lab_env_file "$LAB_HOME/nodes/node-$n/.env" "$LAB_HOME/fleet" "APP_PORT=$(app "$n")" "DB_DIALECT=$server" "DB_PORT=$db_port" \
+    "DB_DATABASE=$database" "DB_USER=$(db_user "$n")" "REDIS_PORT=$redis_port"
 done
 write_configs
 [ $mode = prepare ] && exit 0
@@ -166,7 +205,7 @@ export SOLOIST_ENDPOINTS SOLOIST_FLEET=$fleet
 enrolled() { "$bin/soloist" node list -o json | grep -c '"node"' | grep -q '^3$'; }
 wait_for 60 "the enrolment of three agents" enrolled
 
-if [ -z "$(lab_sql "$database" 'select 1 from information_schema.tables where table_schema = current_schema() limit 1' 2>/dev/null)" ]; then
+if database_empty; then
   say "first start on an empty database: one node installs, then the others"
   "$bin/soloist" start --install --nodes node-1,node-2,node-3
 else

@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# lab.sh - a shell library that brings up a whole NocoBase fleet on one machine: Debian packages, a private PostgreSQL and
-# a private Redis on 127.0.0.1, a real NocoBase from npm, and one folder per node. It is sourced by the quick start and by
-# the tests with the real NocoBase; it knows nothing of Soloist.
+# lab.sh - a shell library that brings up a whole NocoBase fleet on one machine: Debian packages, a private PostgreSQL or
+# MariaDB and a private Redis on 127.0.0.1, a real NocoBase from npm, and one folder per node. It is sourced by the quick
+# start and by the tests with the real NocoBase; it knows nothing of Soloist.
 #
 #   source deploy/lab/lab.sh
 #   lab_init WORK                          everything below lives under the folder WORK (created when missing)
-#   lab_need_packages                      PostgreSQL, Redis, curl: installed only when missing, their services left off
-#   lab_need_mariadb                       MariaDB, likewise
+#   lab_need_packages [DATABASE]           Redis, curl, and PostgreSQL or the DATABASE mariadb: installed only when missing,
+#                                          their services left off
+#   lab_need_mariadb                       MariaDB alone, likewise
 #   lab_need_yarn                          yarn 1.x, in WORK/tools when the machine has none
 #   lab_postgres_up DIR PORT               services.sh: a private cluster; lab_postgres_down DIR
 #   lab_redis_up DIR PORT                  services.sh: a private Redis; lab_redis_down DIR
 #   lab_mariadb_up DIR PORT                services.sh: a private MariaDB; lab_mariadb_down DIR; lab_mariadb_sql PORT SQL
-#   lab_database_create NAME               services.sh: an empty database; lab_database_drop NAME; lab_sql NAME SQL
+#   lab_mariadb_database PORT NAME         services.sh: an empty database there
+#   lab_mariadb_user PORT NAME DATABASE    services.sh: a login of its own for one node
+#   lab_database_create NAME               services.sh: an empty database in PostgreSQL; lab_database_drop NAME;
+#                                          lab_sql NAME SQL
 #   lab_nocobase_install VERSION DIR       nocobase.sh: NocoBase from npm (about 40 s and 1.2 GB, once)
 #   lab_nocobase_next SRC DST VERSION      nocobase.sh: SRC again under a later version number, for upgrades
 #   lab_nocobase_broken SRC DST VERSION    nocobase.sh: one whose upgrade fails half-way
@@ -66,16 +70,18 @@ lab_postgres_bin() {
   bin=$(command -v initdb) && dirname "$bin"
 }
 
-# lab_need_packages: install what is missing. The distribution's own services are neither started nor left enabled.
+# lab_need_packages [DATABASE]: install what is missing, with the server postgres (the default) or mariadb. The
+# distribution's own services are neither started nor left enabled.
 lab_need_packages() {
-  local missing=()
-  lab_postgres_bin >/dev/null || missing+=(postgresql)
+  local missing=() database=${1:-postgres}
+  [ "$database" != postgres ] || lab_postgres_bin >/dev/null || missing+=(postgresql)
   command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
   command -v curl >/dev/null || missing+=(curl)
   command -v flock >/dev/null || missing+=(util-linux)
   command -v node >/dev/null || { lab_fail "Node.js 20 or later with npm is needed: install it first"; return 1; }
   command -v npx >/dev/null || { lab_fail "npx is needed: it comes with npm"; return 1; }
-  lab_install ${missing[@]+"${missing[@]}"}
+  lab_install ${missing[@]+"${missing[@]}"} || return 1
+  [ "$database" != mariadb ] || lab_need_mariadb
 }
 
 # lab_need_mariadb: its server and its client, when they are missing; the service is left off.

@@ -131,8 +131,8 @@ JS
 lab_nocobase_broken() {
   lab_nocobase_next "$1" "$2" "$3" '
     await sql("create table lab_half (id int)");
-    const [found] = await sql("select 1 from pg_tables where tablename = \u0027lab_words\u0027");
-    if (found.length) await sql("update lab_words set word = \u0027half-way \u0027 || word");
+    const [found] = await sql("select 1 from information_schema.tables where table_name = \u0027lab_words\u0027");
+    if (found.length) await sql("update lab_words set word = concat(\u0027half-way \u0027, word)");
     throw new Error("this release fails half-way");'
 }
 

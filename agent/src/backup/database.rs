@@ -285,7 +285,8 @@ impl Database {
 
     /// Writes the dump.
     pub(super) async fn dump(&self, folder: &Path) -> Result<FileEntry, BackupError> {
-        let args = if self.is_postgres() { postgres::dump_args(self) } else { mysql::dump_args(self) };
+        let args =
+            if self.is_postgres() { postgres::dump_args(self) } else { mysql::dump_args(self).await? };
         self.dump_into(folder, args).await
     }
 

@@ -41,7 +41,11 @@ pub(super) fn ask_args(database: &Database) -> Vec<String> {
     args
 }
 
-pub(super) fn dump_args(database: &Database) -> Vec<String> {
+pub(super) async fn dump_args(database: &Database) -> Result<Vec<String>, BackupError> {
+    let name = literal(&database.installation.database);
+    let events =
+        format!("select 'event' from information_schema.events where event_schema = {name} limit 1;\n");
+    let found = database.ask("looking for events", events).await?;
     let mut args = vec![place(database)];
     let all = [
         "--single-transaction",
@@ -53,12 +57,16 @@ pub(super) fn dump_args(database: &Database) -> Vec<String> {
         "--default-character-set=utf8mb4",
     ];
     args.extend(all.map(str::to_owned));
+    if found.iter().flatten().any(|cell| cell == "event") {
+        // Only with events: who may not see any may not ask for them either, and a restore leaves what it does not see.
+        args.push("--events".to_owned());
+    }
     if !database.programs.dump_version.contains("MariaDB") {
         // What other servers do not know, and what only a superuser could load.
         args.extend(["--set-gtid-purged=OFF", "--column-statistics=0"].map(str::to_owned));
     }
     args.extend(["--".to_owned(), database.installation.database.clone()]);
-    args
+    Ok(args)
 }
 
 pub(super) fn facts(database: &Database) -> String {

@@ -1,12 +1,14 @@
-//! The second witness: who has sessions in the fleet's database, asked of PostgreSQL itself.
+//! The second witness: who has sessions in the fleet's database, asked of the server itself.
 //!
 //! The process monitor sees processes of one machine; this one sees what reaches the data, from wherever. Both count time from
 //! an [`Instant`], so [`agreement`] can hold one against the other.
 //!
-//! It connects to the maintenance database, never to the fleet's: a session there would be in the way of a restore that drops
-//! it, and would be one more session that nobody can explain.
+//! It connects to the maintenance database or to none, never to the fleet's: a session there would be in the way of a restore
+//! that drops it, and would be one more session that nobody can explain.
 
 pub mod agreement;
+mod mariadb;
+mod postgres;
 mod sightings;
 
 pub use agreement::{Disagreement, Tolerance, disagreements};
@@ -18,22 +20,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use tokio_postgres::{Client, Config, NoTls};
-
 use sightings::Watch;
 
 /// An answer that takes longer is no answer: the witness is blind until the next one.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-const QUESTION: &str = "select application_name, count(*) from pg_stat_activity \
-     where datname = $1 and backend_type = 'client backend' group by application_name";
+/// How many sessions there are, by the name that their client gave.
+type Counts = BTreeMap<String, usize>;
+
+/// A server on this machine, as deploy/lab starts it, and an account that sees all sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// PostgreSQL, which trusts the user postgres.
+    Postgres,
+    /// MariaDB with its performance schema, in which each node has a login of its own.
+    Mariadb,
+}
 
 /// Where and how often the witness looks.
 #[derive(Debug, Clone)]
 pub struct WitnessOptions {
-    /// How to reach the server, as an account that sees all sessions: `host=… port=… user=… dbname=postgres`.
-    pub server: String,
+    /// The kind of server.
+    pub server: Server,
+    /// Its port.
+    pub port: u16,
     /// The fleet's database.
     pub database: String,
     /// The time from one look to the next.
@@ -41,14 +51,10 @@ pub struct WitnessOptions {
 }
 
 impl WitnessOptions {
-    /// Every 20 ms, on a server on this machine that trusts the user postgres.
+    /// Every 20 ms.
     #[must_use]
-    pub fn local(port: u16, database: impl Into<String>) -> Self {
-        Self {
-            server: format!("host=127.0.0.1 port={port} user=postgres dbname=postgres"),
-            database: database.into(),
-            period: Duration::from_millis(20),
-        }
+    pub fn new(server: Server, port: u16, database: impl Into<String>) -> Self {
+        Self { server, port, database: database.into(), period: Duration::from_millis(20) }
     }
 }
 
@@ -81,11 +87,8 @@ impl DatabaseWitness {
     /// Starts to watch on a thread of its own. A server that does not answer (yet) leaves it blind, which is recorded.
     ///
     /// # Errors
-    /// When `server` is no valid description of a server, or the thread cannot be started.
+    /// When the thread cannot be started.
     pub fn start(options: WitnessOptions) -> anyhow::Result<Self> {
-        let mut config: Config =
-            options.server.parse().context("cannot understand how to reach the server")?;
-        config.application_name("witness").connect_timeout(ANSWER_WITHIN);
         let shared =
             Arc::new(Shared { epoch: Instant::now(), stop: AtomicBool::new(false), watch: Mutex::default() });
         let watched = Arc::clone(&shared);
@@ -94,7 +97,7 @@ impl DatabaseWitness {
             runtime.block_on(async {
                 while !watched.stopped() {
                     // An error means blind, and that is in the recording; try again.
-                    let _ = look(&watched, &config, &options).await;
+                    let _ = look(&watched, &options).await;
                     tokio::time::sleep(options.period).await;
                 }
             });
@@ -137,32 +140,24 @@ impl Drop for DatabaseWitness {
 }
 
 /// Looks until told to stop, or until the connection breaks.
-async fn look(shared: &Shared, config: &Config, options: &WitnessOptions) -> anyhow::Result<()> {
-    let (client, connection) = tokio::time::timeout(ANSWER_WITHIN, config.connect(NoTls)).await??;
-    // The connection ends with the client; its error is the error of the question.
-    let connection = tokio::spawn(connection);
-    let result = look_with(shared, &client, options).await;
-    drop(client);
-    if tokio::time::timeout(ANSWER_WITHIN, connection).await.is_err() {
-        anyhow::bail!("the connection does not end");
+async fn look(shared: &Shared, options: &WitnessOptions) -> anyhow::Result<()> {
+    match options.server {
+        Server::Postgres => postgres::look(shared, options).await,
+        Server::Mariadb => mariadb::look(shared, options).await,
     }
-    result
 }
 
-async fn look_with(shared: &Shared, client: &Client, options: &WitnessOptions) -> anyhow::Result<()> {
-    let question = tokio::time::timeout(ANSWER_WITHIN, client.prepare(QUESTION)).await??;
-    let mut ticks = tokio::time::interval(options.period);
+/// Asks again and again until told to stop, or until there is no answer.
+async fn sample(
+    shared: &Shared,
+    period: Duration,
+    mut ask: impl AsyncFnMut() -> anyhow::Result<Counts>,
+) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !shared.stopped() {
         ticks.tick().await;
-        let rows =
-            tokio::time::timeout(ANSWER_WITHIN, client.query(&question, &[&options.database])).await??;
-        let mut seen = BTreeMap::new();
-        for row in rows {
-            let application: String = row.try_get::<_, Option<String>>(0)?.unwrap_or_default();
-            let count: i64 = row.try_get(1)?;
-            seen.insert(application, usize::try_from(count).unwrap_or(0));
-        }
+        let seen = tokio::time::timeout(ANSWER_WITHIN, ask()).await??;
         shared.watch().sample(shared.epoch.elapsed(), &seen);
     }
     Ok(())

@@ -66,7 +66,8 @@ impl Kind {
                  create view good as select * from items where id > 10; \
                  create function twice(a int) returns int deterministic return a * 2; \
                  create procedure nothing() select 1; \
-                 create trigger touched before update on items for each row set new.name = concat(new.name, '!')"
+                 create trigger touched before update on items for each row set new.name = concat(new.name, '!'); \
+                 create event nightly on schedule every 1 day do delete from items where id = 1"
             }
         }
     }
@@ -85,10 +86,10 @@ impl Kind {
             }
             Self::Mariadb => {
                 "update applicationVersion set value = '2.2.99'; alter table items add column later int; \
-                 delete from items where id < 100; drop view good; drop function twice; \
+                 delete from items where id < 100; drop view good; drop function twice; drop event if exists nightly; \
                  create table newer (item int, foreign key (item) references items (id)); \
                  create view newest as select * from newer; create function thrice(a int) returns int deterministic return a * 3; \
-                 create sequence newseq"
+                 create sequence newseq; create event hourly on schedule every 1 hour do select 1"
             }
         }
     }
@@ -327,7 +328,14 @@ impl Database<'_> {
             }
             Kind::Mariadb => {
                 let mut command = self.client("mariadb-dump");
-                command.args(["--routines", "--triggers", "--hex-blob", "--skip-dump-date", self.name]);
+                command.args([
+                    "--routines",
+                    "--triggers",
+                    "--events",
+                    "--hex-blob",
+                    "--skip-dump-date",
+                    self.name,
+                ]);
                 output(command)
             }
         }

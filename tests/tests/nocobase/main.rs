@@ -1,12 +1,15 @@
-//! Soloist with the real thing: NocoBase, PostgreSQL, Redis, three coordinators, three agents.
+//! Soloist with the real thing: NocoBase, PostgreSQL or MariaDB, Redis, three coordinators, three agents.
 //!
-//! The scenarios share one fleet and run in order, so this test has a `main` of its own; it prints what cargo's own harness
-//! would. `cargo test -p soloist-tests --test nocobase -- k l` runs those whose names begin with k or l, after what they need.
+//! The scenarios of one kind of database share one fleet and run in order, so this test has a `main` of its own; it prints
+//! what cargo's own harness would. `cargo test -p soloist-tests --test nocobase -- k l` runs those whose names begin with k or
+//! l, after what they need.
 
 mod backups;
+mod mariadb;
 mod preflight;
 mod releases;
 mod scenarios;
+mod server;
 mod strangers;
 mod upgrade_faults;
 mod upgrades;
@@ -16,11 +19,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use server::Server;
 use world::World;
 
 type Scenario = (&'static str, fn(&mut World));
 
-const SCENARIOS: [Scenario; 20] = [
+const ON_POSTGRES: [Scenario; 20] = [
     ("a_first_start_installs_once_then_starts_the_others", scenarios::first_start),
     ("c_plugin_change_under_load_with_the_leader_killed", scenarios::plugin_under_load),
     ("d_external_holders_solo_and_all_stopped", scenarios::holders),
@@ -43,41 +47,64 @@ const SCENARIOS: [Scenario; 20] = [
     ("h_without_soloist_the_first_start_fails", scenarios::counter_example),
 ];
 
+const ON_MARIADB: [Scenario; 3] = [
+    ("r_mariadb_first_start", scenarios::first_start),
+    ("s_mariadb_a_broken_release_goes_back_by_itself", mariadb::broken),
+    ("t_mariadb_upgrade", upgrades::plain),
+];
+
+/// One fleet after the other.
+const FLEETS: [(Server, &[Scenario]); 2] = [(Server::Postgres, &ON_POSTGRES), (Server::Mariadb, &ON_MARIADB)];
+
 #[expect(clippy::print_stdout, reason = "this is the test's own harness")]
 fn main() -> ExitCode {
     let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let all = || FLEETS.iter().flat_map(|(_, scenarios)| *scenarios);
     if std::env::args().any(|arg| arg == "--list") {
-        SCENARIOS.iter().for_each(|(name, _)| println!("{name}: test"));
+        all().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
     let chosen =
         |name: &str| filters.is_empty() || filters.iter().any(|filter| name.starts_with(filter.as_str()));
-    println!("\nrunning {} tests", SCENARIOS.iter().filter(|(name, _)| chosen(name)).count());
+    println!("\nrunning {} tests", all().filter(|(name, _)| chosen(name)).count());
     let began = Instant::now();
-    let mut world = World::new();
     let (mut passed, mut failed) = (0, 0);
-    for (name, scenario) in SCENARIOS.iter().filter(|(name, _)| chosen(name)) {
-        let at = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            world.begin();
-            scenario(&mut world);
-        }));
-        world.end();
-        let secs = at.elapsed().as_secs_f32();
-        if result.is_ok() {
+    for (server, scenarios) in FLEETS {
+        let scenarios: Vec<&Scenario> = scenarios.iter().filter(|(name, _)| chosen(name)).collect();
+        if scenarios.is_empty() || failed > 0 {
+            continue;
+        }
+        let mut world = World::new(server);
+        for (name, scenario) in scenarios {
+            if !run(&mut world, name, *scenario) {
+                failed += 1;
+                break;
+            }
             passed += 1;
-            println!("test {name} ... ok ({secs:.1} s)");
-        } else {
-            failed += 1;
-            println!("test {name} ... FAILED ({secs:.1} s)\n{}", world.logs());
-            break;
         }
     }
-    drop(world);
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!(
         "\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out; finished in {:.2}s\n",
         began.elapsed().as_secs_f32()
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one scenario and tells how it went.
+#[expect(clippy::print_stdout, reason = "this is the test's own harness")]
+fn run(world: &mut World, name: &str, scenario: fn(&mut World)) -> bool {
+    let at = Instant::now();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        world.begin();
+        scenario(world);
+    }));
+    world.end();
+    let secs = at.elapsed().as_secs_f32();
+    if result.is_ok() {
+        println!("test {name} ... ok ({secs:.1} s)");
+    } else {
+        println!("test {name} ... FAILED ({secs:.1} s)\n{}", world.logs());
+    }
+    result.is_ok()
 }

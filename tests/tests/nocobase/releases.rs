@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use soloist_tests::harness::{get, get_json, head};
 
+use crate::server::Server;
 use crate::world::{NODES, TIMEOUTS, VERSION, World, wait, wall_ms};
 
 /// A release that upgrades well.
@@ -18,17 +19,23 @@ pub(crate) const BROKEN: &str = "2.2.98";
 /// How long the longest statement of its migration takes.
 pub(crate) const STATEMENT: Duration = Duration::from_secs(3);
 /// What the good release's own migration does: it leaves a trace each time it runs, and takes a while.
-const MIGRATION: &str = r#"await sql("create table if not exists lab_upgrades (at timestamptz)");
+fn migration(server: Server) -> String {
+    format!(
+        r#"await sql("create table if not exists lab_upgrades (at timestamp)");
 await sql("insert into lab_upgrades values (now())");
-await sql("select pg_sleep(3)");"#;
+await sql("select {}({})");"#,
+        server.sleep(),
+        STATEMENT.as_secs()
+    )
+}
 
 impl World {
     /// Adds both releases to every node, unless they are there.
     pub(crate) fn add_releases(&self) {
         let (cache, lab) = (self.cache.join("nocobase").join(VERSION), self.lab.display());
-        let from = cache.display();
+        let (from, migration) = (cache.display(), migration(self.server));
         let make = [
-            format!("lab_nocobase_next '{from}' '{lab}/code/{GOOD}' {GOOD} '{MIGRATION}'"),
+            format!("lab_nocobase_next '{from}' '{lab}/code/{GOOD}' {GOOD} '{migration}'"),
             format!("lab_nocobase_broken '{from}' '{lab}/code/{BROKEN}' {BROKEN}"),
         ];
         let all = (1..=NODES).flat_map(|at| [GOOD, BROKEN].map(|version| (at, version)));
@@ -59,7 +66,7 @@ impl World {
 
     /// What users have written.
     pub(crate) fn words(&self) -> String {
-        self.sql("nocobase", "select string_agg(word, ',' order by word) from lab_words")
+        self.sql("nocobase", &format!("select {} from lab_words", self.server.listed("word")))
     }
 
     /// How often the good release's migration has begun in this database.

@@ -70,7 +70,7 @@ pub(crate) fn by_hand(world: &mut World) {
 /// A session in the database that belongs to no node blocks the grant before anything is stopped.
 pub(crate) fn session(world: &mut World) {
     world.ensure_whole();
-    let port = world.postgres_port().to_string();
+    let port = world.server.port().to_string();
     let mut stranger = Command::new("psql")
         .args(["-X", "-h", "127.0.0.1", "-p", &port, "-U", "noco", "-d", "nocobase"])
         .envs([("PGPASSWORD", "noco"), ("PGAPPNAME", "report-of-a-colleague")])

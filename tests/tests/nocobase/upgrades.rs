@@ -161,6 +161,19 @@ pub(crate) fn good(world: &mut World) {
     world.serves(GOOD);
 }
 
+/// A good release that nobody needs to approve.
+pub(crate) fn plain(world: &mut World) {
+    let from = begin(world, READY);
+    let _ = world.cli.run(&["upgrade", "--to", GOOD, "--on", "node-1"]).expect(0);
+    world.serves(GOOD);
+    assert_eq!((world.words().as_str(), world.migrations().as_str()), ("before", "1"));
+    assert_eq!(world.sql("nocobase", "select count(*) from \"systemSettings\""), "1");
+    let operation = world.last_operation();
+    assert_eq!(operation["status"], "succeeded", "{operation}");
+    adds_up(&operation);
+    one_migrated(world, from, "done: verify on node-1", 1);
+}
+
 /// The way back from an upgrade that stands, by hand.
 pub(crate) fn rollback(world: &mut World) {
     world.ensure_whole();

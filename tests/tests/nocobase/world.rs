@@ -7,16 +7,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use soloist_demo::monitor::{Monitor, MonitorOptions, Process, Recording, Window, is_nocobase};
 use soloist_tests::harness::{Cli, Daemon, bin, get, get_json, kill_marked, until, whole};
-use soloist_tests::witness::{DatabaseWitness, Sightings, Tolerance, WitnessOptions, disagreements};
+use soloist_tests::witness::{DatabaseWitness, Sightings, Tolerance, disagreements};
 
-/// Added to every port of the quick start, so that both can run on one machine.
-const OFFSET: u16 = 200;
+use crate::server::Server;
+
 /// The version under test.
 pub(crate) const VERSION: &str = "2.2.15";
 /// Number of nodes.
 pub(crate) const NODES: usize = 3;
-/// Name of the fleet, unlike that of a quick start on the same machine.
-pub(crate) const FLEET: &str = "real-test";
 
 /// Shorter timeouts than a fleet has by itself.
 pub(crate) const TIMEOUTS: &str =
@@ -24,6 +22,8 @@ pub(crate) const TIMEOUTS: &str =
 
 /// Everything that the scenarios use.
 pub(crate) struct World {
+    /// The server that the fleet's database is on.
+    pub(crate) server: Server,
     /// The quick start's folder.
     pub(crate) lab: PathBuf,
     root: PathBuf,
@@ -53,18 +53,22 @@ pub(crate) struct Seen {
 }
 
 impl World {
-    /// Prepares the lab: packages, NocoBase, PostgreSQL, Redis, configurations. Starts neither coordinators nor agents.
-    pub(crate) fn new() -> Self {
+    /// Prepares the lab: packages, NocoBase, the database's server, Redis, configurations. Starts neither coordinators nor
+    /// agents.
+    pub(crate) fn new(server: Server) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .expect("the tests lie in the repository")
             .to_owned();
         let cache =
             std::env::var_os("SOLOIST_NOCOBASE_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from);
-        let lab = root.join(".cache/lab-test");
-        let endpoints: Vec<String> = (1..=3).map(|at| format!("127.0.0.1:{}", 7400 + OFFSET + at)).collect();
-        let cli = Cli { program: bin("soloist"), endpoints: endpoints.join(","), fleet: FLEET.into() };
+        let lab = root.join(".cache").join(server.folder());
+        let endpoints: Vec<String> =
+            (1..=3).map(|at| format!("127.0.0.1:{}", 7400 + server.offset() + at)).collect();
+        let cli =
+            Cli { program: bin("soloist"), endpoints: endpoints.join(","), fleet: server.fleet().into() };
         let mut world = Self {
+            server,
             lab,
             root,
             cache,
@@ -84,10 +88,11 @@ impl World {
 
     fn quickstart(&self, args: &[&str]) {
         let folder = bin("soloist").parent().expect("programs lie in a folder").to_owned();
-        let offset = OFFSET.to_string();
+        let (server, offset) = (self.server, self.server.offset().to_string());
         let status = Command::new(self.root.join("deploy/quickstart.sh"))
             .args(args)
-            .args(["--version", VERSION, "--fleet", FLEET, "--port-offset", &offset, "--dir"])
+            .args(["--version", VERSION, "--database", server.name(), "--fleet", server.fleet()])
+            .args(["--port-offset", &offset, "--dir"])
             .arg(&self.lab)
             .arg("--cache")
             .arg(&self.cache)
@@ -130,10 +135,10 @@ impl World {
 
     /// Starts both witnesses.
     pub(crate) fn begin(&mut self) {
-        let lab = self.lab.join("nodes").to_string_lossy().into_owned();
-        let options = MonitorOptions::new(is_nocobase).labelled(move |process| label(process, &lab));
+        let (fleet, lab) = (self.server.fleet(), self.lab.join("nodes").to_string_lossy().into_owned());
+        let options = MonitorOptions::new(is_nocobase).labelled(move |process| label(process, fleet, &lab));
         self.monitor = Some(Monitor::start(options).expect("the process table can be watched"));
-        let witness = DatabaseWitness::start(WitnessOptions::local(self.postgres_port(), "nocobase"));
+        let witness = DatabaseWitness::start(self.server.witness());
         self.witness = Some(witness.expect("the database can be watched"));
     }
 
@@ -155,19 +160,14 @@ impl World {
         Seen { processes, sessions, tolerance: Tolerance::default(), epoch_wall_ms }
     }
 
-    /// PostgreSQL's port.
-    pub(crate) fn postgres_port(&self) -> u16 {
-        55432 + OFFSET
-    }
-
     /// A node's app port, by node number less one.
     pub(crate) fn app_port(&self, at: usize) -> u16 {
-        13001 + OFFSET + u16::try_from(at).expect("few nodes")
+        13001 + self.server.offset() + u16::try_from(at).expect("few nodes")
     }
 
     /// A node's agent's HTTP port.
     pub(crate) fn agent_port(&self, at: usize) -> u16 {
-        7411 + OFFSET + u16::try_from(at).expect("few nodes")
+        7411 + self.server.offset() + u16::try_from(at).expect("few nodes")
     }
 
     /// Starts what is missing of coordinators.
@@ -240,26 +240,19 @@ impl World {
         until("a leader", Duration::from_secs(20), || self.logs(), find)
     }
 
-    /// One value from the fleet's database.
+    /// One value from a database.
     pub(crate) fn sql(&self, database: &str, query: &str) -> String {
-        let output = Command::new("psql")
-            .args([
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &self.postgres_port().to_string(),
-                "-U",
-                "postgres",
-                "-At",
-                "-d",
-                database,
-                "-c",
-                query,
-            ])
-            .output()
-            .expect("psql can be run");
-        assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        self.server.sql(database, query)
+    }
+
+    /// Settings of a node by hand, for the lab's `lab_env_file`.
+    pub(crate) fn by_hand(&self, port: u16, database: &str) -> String {
+        let (server, redis) = (self.server, 56379 + self.server.offset());
+        format!(
+            "APP_PORT={port} DB_DIALECT={} DB_PORT={} DB_DATABASE={database} REDIS_PORT={redis}",
+            server.name(),
+            server.port()
+        )
     }
 
     /// A command of the lab's shell library.
@@ -297,8 +290,8 @@ impl World {
     }
 
     /// The entry in the environment of every process of a node's app.
-    pub(crate) fn marker(at: usize) -> String {
-        format!("SOLOIST_NODE={FLEET}/node-{}", at + 1)
+    pub(crate) fn marker(&self, at: usize) -> String {
+        format!("SOLOIST_NODE={}/node-{}", self.server.fleet(), at + 1)
     }
 
     /// As a power cut: everything of Soloist and every app is killed at once, and the boot id changes.
@@ -308,7 +301,7 @@ impl World {
                 daemon.kill();
             }
         }
-        (0..NODES).for_each(|at| kill_marked(&Self::marker(at)));
+        (0..NODES).for_each(|at| kill_marked(&self.marker(at)));
         self.boots += 1;
         std::fs::write(self.lab.join("boot-id"), format!("boot-{}\n", self.boots))
             .expect("the lab can be written");
@@ -339,7 +332,7 @@ impl Drop for World {
     fn drop(&mut self) {
         self.agents.clear();
         self.members.clear();
-        (0..NODES).for_each(|at| kill_marked(&Self::marker(at)));
+        (0..NODES).for_each(|at| kill_marked(&self.marker(at)));
         self.end();
         self.down();
     }
@@ -394,9 +387,9 @@ pub(crate) fn wall_ms() -> u64 {
 }
 
 /// The node of a process: by its marker, else by the folder it runs in.
-fn label(process: &Process, nodes: &str) -> String {
+fn label(process: &Process, fleet: &str, nodes: &str) -> String {
     if let Some(marker) =
-        process.variable("SOLOIST_NODE").and_then(|marker| marker.strip_prefix(&format!("{FLEET}/")))
+        process.variable("SOLOIST_NODE").and_then(|marker| marker.strip_prefix(&format!("{fleet}/")))
     {
         return marker.to_owned();
     }

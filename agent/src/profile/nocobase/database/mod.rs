@@ -39,7 +39,7 @@ pub(super) async fn facts(
     let (kind, place) = reachable(environment)?;
     match kind {
         Kind::Postgres => bounded(&place, postgres::read(environment, application_name, known, &place)).await,
-        Kind::Mysql => bounded(&place, mysql::read(environment, &place)).await,
+        Kind::Mysql => bounded(&place, mysql::read(environment, application_name, &place)).await,
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) async fn survey(environment: &Environment, application_name: &str) ->
     let (kind, place) = reachable(environment)?;
     match kind {
         Kind::Postgres => bounded(&place, postgres::survey(environment, application_name)).await,
-        Kind::Mysql => bounded(&place, mysql::survey(environment)).await,
+        Kind::Mysql => bounded(&place, mysql::survey(environment, application_name)).await,
     }
 }
 

@@ -3,6 +3,8 @@
 //! Sessions of strangers are not told: the app's driver gives its sessions no name there, so nobody can say whose a session is.
 //! An app that was started by hand on a host with an agent is found among the processes all the same.
 
+use std::collections::BTreeMap;
+
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, OptsBuilder};
 use soloist_core::assignment::DatabaseFacts;
@@ -14,29 +16,33 @@ use super::{GOODBYE, Told, table_name};
 use crate::profile::Survey;
 use crate::profile::nocobase::environment::Environment;
 
+const IDENTITY: &str = "show variables where variable_name in ('server_uuid', 'server_uid', 'hostname')";
+
 /// Reads the facts.
-pub(super) async fn read(environment: &Environment, place: &str) -> Result<Told, String> {
-    let mut session = open(environment).await.map_err(|error| error.to_string())?;
+pub(super) async fn read(environment: &Environment, name: &str, place: &str) -> Result<Told, String> {
+    let mut session = open(environment, name).await.map_err(|error| error.to_string())?;
     let facts = ask(&mut session, environment, place).await;
     close(session).await;
     facts.map(|facts| (facts, Vec::new())).map_err(|error| error.to_string())
 }
 
 /// Reads what preflight asks beside the facts.
-pub(super) async fn survey(environment: &Environment) -> Result<Survey, String> {
-    let mut session = open(environment).await.map_err(|error| error.to_string())?;
+pub(super) async fn survey(environment: &Environment, name: &str) -> Result<Survey, String> {
+    let mut session = open(environment, name).await.map_err(|error| error.to_string())?;
     let found = look_around(&mut session, environment).await;
     close(session).await;
     found.map_err(|error| error.to_string())
 }
 
-async fn open(environment: &Environment) -> Result<Conn, mysql_async::Error> {
+async fn open(environment: &Environment, name: &str) -> Result<Conn, mysql_async::Error> {
     let options = OptsBuilder::default()
         .ip_or_hostname(environment.get("DB_HOST"))
         .tcp_port(environment.get("DB_PORT").parse().unwrap_or(3306))
         .user(Some(environment.get("DB_USER")))
         .pass(Some(environment.get("DB_PASSWORD")))
         .db_name(Some(environment.get("DB_DATABASE")))
+        // For whoever looks at the sessions: performance_schema.session_connect_attrs has it.
+        .connect_attributes([("program_name".to_owned(), name.to_owned())].into())
         // The app comes over the network too, and so finds the same server.
         .prefer_socket(false);
     Conn::new(options).await
@@ -53,11 +59,10 @@ async fn ask(
     place: &str,
 ) -> Result<DatabaseFacts, mysql_async::Error> {
     let table = table_name(environment, "applicationVersion", "application_version");
-    // MariaDB's servers have no id of their own: the address must do.
-    let server: Option<(String, String)> = session.query_first("show variables like 'server_uuid'").await?;
-    let mut identity = match server {
-        Some((_, id)) if !id.is_empty() => format!("{id}/{}", environment.get("DB_DATABASE")),
-        Some(_) | None => place.to_owned(),
+    let variables: BTreeMap<String, String> = session.query(IDENTITY).await?.into_iter().collect();
+    let mut identity = match server_id(&variables) {
+        Some(id) => format!("{id}/{}", environment.get("DB_DATABASE")),
+        None => place.to_owned(),
     };
     let prefix = environment.get("DB_TABLE_PREFIX");
     if !prefix.is_empty() {
@@ -73,6 +78,18 @@ async fn ask(
         None
     };
     Ok(DatabaseFacts { identity, version, empty: count == 0 })
+}
+
+/// What tells a server from any other. MySQL's is random and kept with the data. MariaDB makes its own of the port and the
+/// network card, which are alike in containers of several hosts: the host's name belongs to it.
+fn server_id(variables: &BTreeMap<String, String>) -> Option<String> {
+    let get = |name: &str| variables.get(name).filter(|value| !value.is_empty());
+    match (get("server_uuid"), get("server_uid"), get("hostname")) {
+        (Some(id), _, _) => Some(id.clone()),
+        (None, Some(id), Some(host)) => Some(format!("{host}/{id}")),
+        // An older MariaDB has none: the address must do.
+        _ => None,
+    }
 }
 
 async fn look_around(session: &mut Conn, environment: &Environment) -> Result<Survey, mysql_async::Error> {
@@ -98,4 +115,20 @@ async fn look_around(session: &mut Conn, environment: &Environment) -> Result<Su
 
 fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_known_by_what_it_has() {
+        let of = |pairs: &[(&str, &str)]| {
+            server_id(&pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+        };
+        assert_eq!(of(&[("hostname", "db"), ("server_uuid", "1-2")]).as_deref(), Some("1-2"));
+        assert_eq!(of(&[("hostname", "db"), ("server_uid", "x=")]).as_deref(), Some("db/x="));
+        assert_eq!(of(&[("hostname", "db")]), None);
+        assert_eq!(of(&[]), None);
+    }
 }
