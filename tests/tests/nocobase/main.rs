@@ -47,8 +47,9 @@ const ON_POSTGRES: [Scenario; 20] = [
     ("h_without_soloist_the_first_start_fails", scenarios::counter_example),
 ];
 
-const ON_MARIADB: [Scenario; 3] = [
+const ON_MARIADB: [Scenario; 4] = [
     ("r_mariadb_first_start", scenarios::first_start),
+    ("r_mariadb_refuses_a_wrong_password_before_anything_is_stopped", mariadb::wrong_password),
     ("s_mariadb_a_broken_release_goes_back_by_itself", mariadb::broken),
     ("t_mariadb_upgrade", upgrades::plain),
 ];

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::releases::GOOD;
 use crate::server::Server;
-use crate::upgrades;
-use crate::world::World;
+use crate::upgrades::{self, READY, begin};
+use crate::world::{NODES, VERSION, World};
 
 /// How often the schema is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -33,4 +34,37 @@ fn saw_half(server: Server, stop: &AtomicBool) -> bool {
         thread::sleep(LOOK_EVERY);
     }
     false
+}
+
+/// The password in a node's settings is not the database's: nothing is stopped, it is said which node and why, and the
+/// password is nowhere in what is said or logged.
+pub(crate) fn wrong_password(world: &mut World) {
+    const WRONG: &str = "not-the-password";
+    let _ = begin(world, READY);
+    let before: Vec<_> = (0..NODES).map(|at| world.app_pids(at)).collect();
+    let file = world.lab.join("nodes/node-1/.env");
+    let right = std::fs::read_to_string(&file).expect("the node has settings");
+    let wrong = right.replace("DB_PASSWORD=noco\n", &format!("DB_PASSWORD={WRONG}\n"));
+    assert_ne!(wrong, right, "the settings have a password");
+    std::fs::write(&file, wrong).expect("the lab can be written");
+    let asked: [(&[&str], i32); 5] = [
+        (&["preflight"], 1),
+        (&["upgrade", "--to", GOOD, "--on", "node-1"], 77),
+        (&["upgrade", "--to", GOOD, "--on", "node-1", "--skip-preflight"], 1),
+        (&["backup", "--on", "node-1"], 77),
+        (&["backup", "--on", "node-1", "--skip-preflight"], 1),
+    ];
+    let outputs = asked.map(|(args, code)| (world.cli.run(args), code));
+    std::fs::write(&file, right).expect("the lab can be written");
+    for (output, code) in outputs {
+        let said = format!("{}{}", output.stdout, output.stderr);
+        let _ = output.expect(code);
+        assert!(said.contains("node-1") && said.contains("Access denied"), "{said}");
+        assert!(!said.contains(WRONG), "{said}");
+    }
+    let log = world.agents[0].as_ref().expect("the agent runs").log();
+    assert!(!log.contains(WRONG), "a password is in the log: {log}");
+    let after: Vec<_> = (0..NODES).map(|at| world.app_pids(at)).collect();
+    assert_eq!(after, before, "nothing was started anew");
+    world.serves(VERSION);
 }

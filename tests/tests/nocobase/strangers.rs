@@ -8,7 +8,8 @@ use soloist_tests::harness::marked;
 use crate::scenarios::kill;
 use crate::world::World;
 
-/// A NocoBase started by hand is named, blocks the grant, and is not killed.
+/// A NocoBase started by hand is named, with its process and its session in the database; it blocks the grant, and is not
+/// killed.
 pub(crate) fn by_hand(world: &mut World) {
     world.ensure_whole();
     let folder = world.lab.join("nodes/node-2/current");
@@ -27,10 +28,10 @@ pub(crate) fn by_hand(world: &mut World) {
         .stderr(Stdio::null())
         .spawn()
         .expect("yarn can be started");
-    // It is named with its process id and its owner.
-    world.until("the foreign process named", 60, |status| {
-        let text = status["nodes"][1]["foreign"].to_string();
-        text.contains("process ") && text.contains(" of root: ")
+    // It is named with its process id and its owner, and so is its session: that would show from a host without an agent too.
+    world.until("the foreign process and its session named", 120, |status| {
+        let text = status["nodes"].to_string();
+        text.contains("process ") && text.contains(" of root: ") && text.contains("database session ")
     });
     // An upgrade is not granted, names it, and has stopped nothing.
     let refused = world.cli.run(&["upgrade", "--to", "2.2.99", "--wait", "2s"]).expect(75);
@@ -83,6 +84,8 @@ pub(crate) fn session(world: &mut World) {
             nodes.iter().any(|node| node["foreign"].to_string().contains("report-of-a-colleague"))
         })
     });
+    let refused = world.cli.run(&["upgrade", "--to", "2.2.99", "--wait", "2s"]).expect(75);
+    assert!(refused.stderr.contains("report-of-a-colleague"), "{}", refused.stderr);
     let command = world
         .cli
         .command(&["run", "--solo", "--", "true"])
