@@ -22,8 +22,8 @@ const RECOVER_EVERY: Duration = Duration::from_millis(500);
 /// Pause before a proof that failed is tried again: an app lies for some tenths of a second around a reload.
 const PROVE_AGAIN: Duration = Duration::from_millis(700);
 /// Looks at a starting app within one round of the loop, and the pause between them: what comes to serve is seen soon.
-const LOOKS: u32 = 2;
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 5;
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Results that may wait for the loop.
 pub const RESULTS_MAX: usize = 32;
 

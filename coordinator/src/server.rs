@@ -4,8 +4,8 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use soloist_core::policy::Policy;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 
 use crate::{
@@ -98,7 +98,8 @@ impl Coordinator {
         let mut servers = vec![tokio::spawn({
             let closed = close.clone().cancelled_owned();
             async move {
-                let incoming = TcpListenerStream::new(listener);
+                // The router's own setting holds only for a listener of its own.
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
                 if let Err(error) = router.serve_with_incoming_shutdown(incoming, closed).await {
                     tracing::error!(error = chain(&error), "the gRPC server ended");
                 }

@@ -43,7 +43,6 @@ pub(crate) async fn router(shared: &Arc<Shared>) -> (Router, HealthReporter) {
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .max_concurrent_streams(STREAMS_MAX)
-        .tcp_nodelay(true)
         .add_service(shared.raft.service())
         .add_service(PeerServiceServer::new(peer::Peer::new(shared.clone())))
         .add_service(ClusterServiceServer::new(cluster::Cluster::new(shared.clone())))
