@@ -203,7 +203,11 @@ async fn a_command_that_hangs_is_ended_with_its_children() {
     assert!(error.contains("took longer than 2 s"), "{error}");
     assert!(began.elapsed() < Duration::from_secs(20));
     let pid = std::fs::read_to_string(note).unwrap().trim().parse().unwrap();
-    assert!(!ProcessId::of(pid).is_some_and(ProcessId::alive), "its child is alive");
+    // Without memory it does nothing any more, but for a moment it may still be there.
+    while ProcessId::of(pid).is_some_and(ProcessId::alive) {
+        assert!(began.elapsed() < Duration::from_secs(20), "its child is alive");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]

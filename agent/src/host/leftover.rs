@@ -27,7 +27,11 @@ pub fn end(variable: &str, mark: &str) -> io::Result<()> {
     let entry = format!("{variable}={mark}").into_bytes();
     let began = Instant::now();
     loop {
-        let left = carriers(&entry)?;
+        let mut left = carriers(&entry)?;
+        if left.is_empty() {
+            // A process that is just executing a program shows no environment for a moment, so one empty look is no proof.
+            left = carriers(&entry)?;
+        }
         if left.is_empty() {
             return Ok(());
         }
