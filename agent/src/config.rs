@@ -18,6 +18,10 @@
 //! current = "/opt/nocobase/current"
 //! fetch = ["/usr/local/bin/fetch-nocobase"]
 //!
+//! # What users see while they are kept away.
+//! [page]
+//! listen = "0.0.0.0:7412"
+//!
 //! # Programs that the fleet's checks may name.
 //! [checks]
 //! smoke = ["/usr/local/bin/smoke-test", "--fast"]
@@ -29,10 +33,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use soloist_core::command::Role;
 use soloist_core::ids::{FleetId, NodeId};
 
 use crate::backup::BackupConfig;
+use crate::balancer::BalancerConfig;
 use crate::host::{BOOT_ID_PATH, MACHINE_ID_PATH};
+use crate::page::{Face, PageConfig};
 use crate::profile::ProfileConfig;
 use crate::release::ReleaseConfig;
 
@@ -112,8 +119,15 @@ pub struct Config {
     /// Programs that the fleet's checks may name, each with its arguments; they succeed if the node is good.
     #[serde(default)]
     pub checks: BTreeMap<String, Vec<String>>,
-    /// The app.
-    pub app: ProfileConfig,
+    /// The app; without it, there must be a load balancer.
+    #[serde(default)]
+    pub app: Option<ProfileConfig>,
+    /// The load balancer that this agent steers; then it runs no app.
+    #[serde(default)]
+    pub balancer: Option<BalancerConfig>,
+    /// The maintenance page that this agent serves; without it, it serves none.
+    #[serde(default)]
+    pub page: Option<PageConfig>,
 }
 
 fn boot_id_file() -> PathBuf {
@@ -138,6 +152,28 @@ impl Config {
         }
         if let Some(what) = config.release.as_ref().and_then(ReleaseConfig::problem) {
             return Err(malformed(path, line_of(&text, "[release]"), what));
+        }
+        if let Some(page) = &config.page {
+            check_page(path, &text, page)?;
+            if config.http == Some(page.listen) {
+                let what = "[page] listens where http does: users must not see the agent's status, so give the page another port";
+                return Err(malformed(path, line_of(&text, "[page]"), what.to_owned()));
+            }
+        }
+        let both = "an agent runs an app or steers a load balancer: keep [app] or [balancer], and give the other an agent of its own";
+        match (&config.app, &config.balancer) {
+            (Some(_), None) => {}
+            (None, Some(balancer)) => {
+                if let Some(what) = balancer.problem() {
+                    return Err(malformed(path, line_of(&text, "[balancer]"), what));
+                }
+            }
+            (Some(_), Some(_)) => return Err(malformed(path, line_of(&text, "[balancer]"), both.to_owned())),
+            (None, None) => {
+                let what = "there is no table [app]; an agent beside a load balancer has [balancer] instead"
+                    .to_owned();
+                return Err(malformed(path, 1, what));
+            }
         }
         if let Some((name, _)) = config.checks.iter().find(|(_, argv)| argv.is_empty()) {
             let what = format!("the check \"{name}\" names no program");
@@ -177,6 +213,11 @@ impl Config {
         Ok(())
     }
 
+    /// What this agent does for its fleet.
+    pub fn role(&self) -> Role {
+        if self.balancer.is_some() { Role::Balancer } else { Role::App }
+    }
+
     /// The node's own time between SIGTERM and SIGKILL.
     pub fn grace(&self) -> Option<Duration> {
         self.grace_secs.map(Duration::from_secs)
@@ -186,6 +227,17 @@ impl Config {
     pub fn shown_address(&self) -> String {
         self.address.clone().or_else(|| self.http.map(|address| address.to_string())).unwrap_or_default()
     }
+}
+
+/// A broken template is known before users see it.
+fn check_page(path: &Path, text: &str, page: &PageConfig) -> Result<(), ConfigError> {
+    if let Some(what) = page.problem() {
+        return Err(malformed(path, line_of(text, "[page]"), what));
+    }
+    Face::new(page).map(drop).map_err(|error| {
+        let file = page.template.as_deref().unwrap_or(path);
+        malformed(file, error.line(), error.to_string())
+    })
 }
 
 fn malformed(path: &Path, line: usize, what: String) -> ConfigError {
@@ -264,6 +316,19 @@ mod tests {
         assert!(error.contains("agent.toml:10: [release] needs folder and current"), "{error}");
         let error = load(&format!("{GOOD}[checks]\nsmoke = []\n"), &[]).unwrap_err().to_string();
         assert!(error.contains("agent.toml:11: the check \"smoke\" names no program"), "{error}");
+        let page = format!("{GOOD}[page]\nlisten = \"127.0.0.1:7412\"\n");
+        assert_eq!(load(&page, &[]).unwrap().page.unwrap().retry_after_secs, 30);
+        let error = load(&format!("{page}retry_after_secs = 1\n"), &[]).unwrap_err().to_string();
+        assert!(error.contains("agent.toml:10: retry_after_secs in [page] is 1"), "{error}");
+        let error = load(&format!("{page}tempalte = \"/t\"\n"), &[]).unwrap_err().to_string();
+        assert!(error.contains("agent.toml:12:") && error.contains("did you mean \"template\"?"), "{error}");
+        let error = load(&page, &[("SOLOIST_AGENT_HTTP", "127.0.0.1:7412")]).unwrap_err().to_string();
+        assert!(error.contains("agent.toml:10: [page] listens where http does"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let template = folder.path().join("own.html");
+        std::fs::write(&template, "<html>\n{{ reson }}\n").unwrap();
+        let error = load(&format!("{page}template = {template:?}\n"), &[]).unwrap_err().to_string();
+        assert!(error.contains("own.html:2: the template does not work: undefined value"), "{error}");
         let error = load("fleet = \n", &[]).unwrap_err().to_string();
         assert!(error.contains("agent.toml:1:"), "{error}");
     }

@@ -21,6 +21,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
+use crate::page::Told;
+
 /// How long a connection may take to come about.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// A member that says nothing for so long is left: it sends a contact message every second.
@@ -119,6 +121,7 @@ pub async fn keep(
     registration: watch::Receiver<Registration>,
     outgoing: watch::Receiver<Outgoing>,
     news: mpsc::Sender<News>,
+    told: watch::Sender<Told>,
     stop: CancellationToken,
 ) {
     let mut at = usize::from(rand::random::<u8>()) % coordinators.len().max(1);
@@ -132,7 +135,7 @@ pub async fn keep(
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let began = Instant::now();
-        let session = run(address, greeting, outgoing.clone(), &news);
+        let session = run(address, greeting, outgoing.clone(), &news, &told);
         let why = tokio::select! {
             why = session => why,
             () = stop.cancelled() => return,
@@ -158,6 +161,7 @@ async fn run(
     greeting: Greeting,
     mut outgoing: watch::Receiver<Outgoing>,
     news: &mpsc::Sender<News>,
+    told_users: &watch::Sender<Told>,
 ) -> String {
     let endpoint = match Endpoint::from_shared(format!("http://{address}")) {
         Ok(endpoint) => endpoint
@@ -226,6 +230,8 @@ async fn run(
                         let behind = contact.leader_generation.is_some_and(|have| Generation(have) > accepted);
                         if contact.has_leader && !behind {
                             stale_since = None;
+                            let notice = contact.notice.map(Into::into);
+                            told_users.send_if_modified(|told| told.hear(notice, heard));
                         } else if stale_since.get_or_insert(heard).elapsed() > STALE_MAX {
                             return if behind { "it does not hand out the newest assignment" } else { "it has no leader" }.to_owned();
                         }
@@ -299,7 +305,7 @@ async fn run(
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

@@ -109,7 +109,7 @@ impl Memory {
         let mut inner = self.inner();
         let mut generations = Vec::new();
         for News { key, incarnation, heard, progress, inventory, facts } in nodes {
-            let known = state.fleets.get(&key.0).and_then(|fleet| fleet.nodes.get(&key.1));
+            let known = state.fleets.get(&key.0).and_then(|fleet| fleet.agent(&key.1));
             let Some(node) = known.filter(|node| node.incarnation == incarnation) else { continue };
             if heard {
                 inner.contact.hear(&key.0, &key.1, now);

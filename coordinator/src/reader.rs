@@ -81,7 +81,11 @@ impl Shared {
         };
         let Some(fleet) = fleet else { return Ok(Recall { index, now, nodes: Vec::new(), facts_wanted: 0 }) };
         let names: Vec<NodeId> = self.raft.storage().read(|state, _| {
-            state.fleets.get(fleet).map(|fleet| fleet.nodes.keys().cloned().collect()).unwrap_or_default()
+            state
+                .fleets
+                .get(fleet)
+                .map(|fleet| fleet.agents().map(|(name, _)| name.clone()).collect())
+                .unwrap_or_default()
         });
         // Of a fleet that nobody knows, nothing is remembered.
         let asks = extras.ask_facts && !names.is_empty();
@@ -234,6 +238,10 @@ impl Reading {
             for node in &mut view.nodes {
                 node.heard = None;
                 node.lost = false;
+            }
+            for balancer in &mut view.balancers {
+                balancer.heard = None;
+                balancer.lost = false;
             }
         }
         view

@@ -131,6 +131,9 @@ fn timeless(reply: &v1::StatusReply) -> v1::StatusReply {
     for node in &mut view.nodes {
         node.heard_ms = None;
     }
+    for balancer in &mut view.balancers {
+        balancer.heard_ms = None;
+    }
     if let Some(lock) = &mut view.lock {
         lock.age_ms = None;
     }

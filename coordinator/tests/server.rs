@@ -55,7 +55,13 @@ async fn an_agent_lives_at_a_follower_and_a_client_asks_another() {
         .until(|message| {
             matches!(
                 message,
-                Message::Contact(v1::Contact { has_leader: true, leader_generation: Some(_), .. })
+                Message::Contact(v1::Contact {
+                    has_leader: true,
+                    leader_generation: Some(_),
+                    // Nobody has started the fleet yet, and users are told.
+                    notice: Some(_),
+                    ..
+                })
             )
         })
         .await;
@@ -76,6 +82,7 @@ async fn an_agent_lives_at_a_follower_and_a_client_asks_another() {
         client.get_operation(ask).await.unwrap().into_inner().operation.unwrap().status == "succeeded"
     })
     .await;
+    agent.until(|message| matches!(message, Message::Contact(v1::Contact { notice: None, .. }))).await;
     let events = v1::EventsRequest { fleet: "shop".into(), after_index: 0, follow: false };
     let mut events = within(client.events(events)).await.unwrap().into_inner();
     let mut kinds = Vec::new();
@@ -321,6 +328,7 @@ impl Agent {
                 machine: MachineId("machine".into()),
                 boot: BootId("boot".into()),
                 address: String::new(),
+                role: soloist_core::command::Role::App,
             },
             version: "test".into(),
         };

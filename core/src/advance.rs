@@ -124,12 +124,13 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
         | Request::RemoveBackup { .. }
         | Request::Upgrade { .. }
         | Request::Prepare { .. }
-        | Request::Verify => {}
+        | Request::Verify
+        | Request::Restart { .. } => {}
     }
     let from = fleet.database.as_ref().and_then(|database| database.version.clone());
     let pre_grant = fleet.policy.pre_grant_timeout;
-    // A new number for every node: its acknowledgement proves that the node can be reached.
-    for node in fleet.nodes.values_mut() {
+    // A new number for every agent: its acknowledgement proves that it can be reached.
+    for node in fleet.nodes.values_mut().chain(fleet.balancers.values_mut()) {
         node.assignment.generation = Generation(now.index);
         node.assignment.token = Some(token);
     }

@@ -7,6 +7,7 @@ use crate::ids::{Generation, NodeId};
 use crate::operation::{Bring, Operation, Request, Step};
 use crate::rule::Rule;
 use crate::state::{Desired, Fleet};
+use crate::traffic::{drained, servers};
 use crate::upgrade::holds;
 
 /// How every node is to run while `operation` has the lock: the state before it, changed by each of its steps up to
@@ -39,11 +40,13 @@ pub fn wanted(fleet: &Fleet, operation: &Operation) -> BTreeMap<NodeId, Run> {
             Step::Reachable { .. }
             | Step::Checked { .. }
             | Step::Empty { .. }
+            | Step::Drained { .. }
             | Step::Granted
             | Step::Released
             | Step::Task { .. }
             | Step::Proved { .. }
             | Step::Approved
+            | Step::InService
             | Step::HolderGone => {}
         }
     }
@@ -65,12 +68,20 @@ fn set(wanted: &mut BTreeMap<NodeId, Run>, nodes: &[NodeId], run: Run) {
     }
 }
 
-/// What every node must make true.
+/// What every agent must make true: those of nodes, and those of load balancers.
 pub fn assign(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
+    let mut specs = of_nodes(fleet);
+    let spec = Spec { traffic: Some(servers(fleet, &specs)), ..Spec::default() };
+    specs.extend(fleet.balancers.keys().map(|name| (name.clone(), spec.clone())));
+    specs
+}
+
+fn of_nodes(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
     let Some(operation) = fleet.current() else {
         let spec = |run| Spec { run, grace: fleet.policy.grace, ..Spec::default() };
         return at_rest(fleet).into_iter().map(|(name, run)| (name, spec(run))).collect();
     };
+    let drained = drained(operation);
     let mut specs: BTreeMap<NodeId, Spec> = wanted(fleet, operation)
         .into_iter()
         .map(|(name, run)| {
@@ -78,7 +89,7 @@ pub fn assign(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
                 (Request::Upgrade { to, .. }, Run::Migrate(_)) => Some(to.clone()),
                 _ => None,
             };
-            let hold = holds(operation, &name);
+            let hold = holds(operation, &name) || drained.contains(&name);
             (name, Spec { run, target, hold, grace: fleet.policy.grace, ..Spec::default() })
         })
         .collect();
@@ -103,12 +114,14 @@ pub fn assign(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
         Some(
             Step::Reachable { .. }
             | Step::Empty { .. }
+            | Step::Drained { .. }
             | Step::Stopped { .. }
             | Step::Granted
             | Step::Released
             | Step::Serving { .. }
             | Step::Converted { .. }
             | Step::Approved
+            | Step::InService
             | Step::HolderGone,
         )
         | None => {}
@@ -151,7 +164,7 @@ pub fn renumber(fleet: &mut Fleet, index: u64) {
     let token = fleet.lock.token();
     let specs = assign(fleet);
     for (name, spec) in specs {
-        let Some(node) = fleet.nodes.get_mut(&name) else { continue };
+        let Some(node) = fleet.agent_mut(&name) else { continue };
         if node.assignment.spec == spec {
             continue;
         }

@@ -6,8 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
-use crate::ids::{BootId, Generation, OperationId, Right, Token, Version};
+use crate::ids::{BootId, Generation, NodeId, OperationId, Right, Token, Version};
 use crate::time::Millis;
+use crate::traffic::{ServerSeen, TrafficSpec};
 
 /// How the app runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -155,6 +156,9 @@ pub struct Spec {
     /// Time between SIGTERM and SIGKILL, where the fleet says something about it.
     #[serde(default)]
     pub grace: Option<Millis>,
+    /// What a load balancer does with the fleet's nodes; for its agent only.
+    #[serde(default)]
+    pub traffic: Option<TrafficSpec>,
 }
 
 /// A numbered spec. Agents refuse a lower generation than the one they have.
@@ -287,4 +291,13 @@ pub struct Observed {
     /// Why the proof that is asked for cannot be brought yet, for people.
     #[serde(default)]
     pub unproved: Option<String>,
+    /// Whether whoever asks `/ready` was told that nobody is to be sent here, and nothing is under way any more.
+    #[serde(default)]
+    pub away: bool,
+    /// What a load balancer does with the fleet's nodes, under the assignment that is acknowledged.
+    #[serde(default)]
+    pub servers: BTreeMap<NodeId, ServerSeen>,
+    /// Why the load balancer cannot be steered, for people.
+    #[serde(default)]
+    pub unsteered: Option<String>,
 }

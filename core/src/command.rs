@@ -252,6 +252,20 @@ pub struct Registration {
     pub boot: BootId,
     /// Where people reach the node's agent over HTTP, for example `127.0.0.1:7411`; may be empty.
     pub address: String,
+    /// What it does for the fleet.
+    #[serde(default)]
+    pub role: Role,
+}
+
+/// What an agent does for its fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It runs an app.
+    #[default]
+    App,
+    /// It steers a load balancer and runs no app.
+    Balancer,
 }
 
 /// Who asks, why, and how long the client will wait.

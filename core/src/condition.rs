@@ -7,6 +7,7 @@ use crate::operation::{Blocked, Bring, Operation, Request, Step};
 use crate::remember::output;
 use crate::rule::Rule;
 use crate::state::{Fleet, Node};
+use crate::traffic;
 use crate::upgrade::DIGEST;
 
 /// What the condition of a step says.
@@ -108,7 +109,7 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
         Step::Reachable { nodes, absent_ok } => {
             let began = operation.began.unwrap_or_default();
             let reached = |name: &NodeId| {
-                fleet.nodes.get(name).is_some_and(|node| {
+                fleet.agent(name).is_some_and(|node| {
                     node.stop_evidence.is_some()
                         || node.observed.as_ref().is_some_and(|seen| seen.applied >= began)
                 })
@@ -124,6 +125,8 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
             waiting(operation, &missing, "its agent to answer", !absent_ok)
         }
         Step::Checked { nodes, .. } => checked(fleet, operation, nodes),
+        Step::Drained { nodes } => traffic::is_drained(fleet, operation, nodes),
+        Step::InService => traffic::is_in_service(fleet, operation),
         Step::Empty { node } => match fleet.nodes.get(node).and_then(|node| node.observed.as_ref()) {
             Some(seen) if seen.applied >= operation.began.unwrap_or_default() => match &seen.database {
                 Some(database) if database.empty => Condition::Met,
@@ -317,7 +320,7 @@ fn result(fleet: &Fleet, operation: &Operation, node: &NodeId, phase: TaskPhase)
     (*key == task_key(operation) && *seen_phase == phase).then(|| result.clone())
 }
 
-fn waiting(operation: &Operation, nodes: &[&NodeId], what: &str, needed: bool) -> Condition {
+pub(crate) fn waiting(operation: &Operation, nodes: &[&NodeId], what: &str, needed: bool) -> Condition {
     let absent: Vec<NodeId> =
         nodes.iter().filter(|name| operation.absent.contains(name)).map(|name| (*name).clone()).collect();
     if needed && !absent.is_empty() {

@@ -61,7 +61,7 @@ impl Contact {
 /// Adds to a command what only the leader knows. Called by the leader for every command that it proposes.
 pub fn witness(command: &mut Command, state: &State, contact: &Contact, now: Time) {
     if let Command::Register { fleet, node, registration, rival, .. } = command {
-        let known = state.fleets.get(fleet).and_then(|fleet| fleet.nodes.get(node));
+        let known = state.fleets.get(fleet).and_then(|fleet| fleet.agent(node));
         let other = known.is_some_and(|known| known.incarnation != registration.incarnation);
         *rival = other && !contact.lost(fleet, node, state, now);
     }
@@ -76,9 +76,8 @@ pub fn due(state: &State, contact: &Contact, now: Time) -> Vec<Command> {
     let mut commands = Vec::new();
     let mut heard = Vec::new();
     for (id, fleet) in &state.fleets {
-        for name in fleet.nodes.keys() {
-            let unheard = fleet.nodes.get(name).is_some_and(|node| node.heard < state.promoted);
-            if unheard
+        for (name, node) in fleet.agents() {
+            if node.heard < state.promoted
                 && contact.last(id, name).is_some_and(|at| at >= state.promoted)
                 && heard.len() < HEARD_MAX
             {
@@ -180,9 +179,13 @@ pub(crate) fn checks(operation: &Operation) -> bool {
     matches!(operation.step(), Some(Step::Checked { .. })) && !operation.overdue
 }
 
+/// How much longer than its deadline for what is under way a load balancer may take.
+const DRAIN_MORE: Millis = Millis::from_secs(30);
+
 /// How long an attempt of the current step may take; `None` where only the grant's own deadline counts.
 pub(crate) fn step_limit(fleet: &Fleet, operation: &Operation) -> Option<Millis> {
     match operation.step()? {
+        Step::Drained { .. } | Step::InService => Some(Millis(fleet.policy.drain_timeout.0 + DRAIN_MORE.0)),
         Step::Stopped { .. } => Some(fleet.policy.stop_timeout),
         Step::Serving { .. } | Step::Converted { .. } | Step::Proved { .. } => {
             Some(fleet.policy.start_timeout)

@@ -82,6 +82,8 @@ pub enum EventKind {
     Policy(String),
     /// A backup was made or removed.
     Backup(String),
+    /// A load balancer changed where it sends users.
+    Traffic(String),
 }
 
 impl fmt::Display for EventKind {
@@ -118,6 +120,7 @@ impl fmt::Display for EventKind {
             EventKind::Decided(what) => f.write_str(what),
             EventKind::Policy(what) => write!(f, "policy changed: {what}"),
             EventKind::Backup(what) => write!(f, "backup {what}"),
+            EventKind::Traffic(what) => write!(f, "traffic: {what}"),
         }
     }
 }

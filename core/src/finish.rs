@@ -12,6 +12,7 @@ use crate::plan::ending;
 use crate::policy::HISTORY_MAX;
 use crate::remember::output;
 use crate::state::{Desired, Fleet, Lock};
+use crate::traffic::close_traffic;
 
 /// Replaces what is left of the plan by what ends the operation early.
 pub(crate) fn turn(
@@ -47,6 +48,7 @@ pub(crate) fn turn(
         | Request::RemoveBackup { .. }
         | Request::Prepare { .. }
         | Request::Verify
+        | Request::Restart { .. }
         | Request::AcceptDatabase => course,
         // Code and database go back together, and that cannot be undone in the middle.
         Request::Upgrade { .. } => match (operation.course, course) {
@@ -56,7 +58,10 @@ pub(crate) fn turn(
             _ => Course::Settle,
         },
     };
-    let rest = ending(fleet, &operation, course, harm);
+    let mut rest = ending(fleet, &operation, course, harm);
+    if operation.step() != Some(&Step::InService) {
+        close_traffic(fleet, &mut rest);
+    }
     let accept_timeout = fleet.policy.accept_timeout;
     if operation.entered < now.time {
         record(fleet, id, now, false);

@@ -11,7 +11,10 @@ use crate::upgrade::holds;
 pub(crate) fn note_outage(fleet: &mut Fleet, now: Time) {
     let Some(operation) = fleet.current() else { return };
     let there = is_there(fleet, operation);
-    let stops = matches!(operation.step(), Some(Step::Stopped { nodes }) if nodes.len() == fleet.nodes.len());
+    let stops = matches!(
+        operation.step(),
+        Some(Step::Stopped { nodes } | Step::Drained { nodes }) if nodes.len() == fleet.nodes.len()
+    );
     let ran = fleet.nodes.values().any(|node| node.admitted);
     let Some(operation) = fleet.current_mut() else { return };
     if stops && ran {
@@ -23,7 +26,7 @@ pub(crate) fn note_outage(fleet: &mut Fleet, now: Time) {
 }
 
 /// Whether some node serves and is given to users, as far as the plan has come.
-fn is_there(fleet: &Fleet, operation: &Operation) -> bool {
+pub(crate) fn is_there(fleet: &Fleet, operation: &Operation) -> bool {
     let at = usize::try_from(operation.cursor).unwrap_or(usize::MAX);
     let last_stop = operation
         .plan

@@ -6,7 +6,8 @@ use crate::assignment::{AppState, Needs};
 use crate::ids::NodeId;
 use crate::operation::{Bring, Course, HoldMode, Operation, PluginChange, Request, Step, TaskCall};
 use crate::rule::Rule;
-use crate::state::{Desired, Fleet};
+use crate::state::{Desired, Fleet, Node};
+use crate::traffic;
 use crate::upgrade;
 
 /// The node that runs alone, or starts first: the one that was asked for, else the caller's own host, else the last
@@ -31,6 +32,12 @@ pub fn choose_solo(fleet: &Fleet, asked: Option<&NodeId>, host: Option<&NodeId>)
 
 /// The steps of an operation that is about to take the lock, with its solo node; or why it cannot begin.
 pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeId>), String> {
+    let (steps, solo) = work(fleet, operation)?;
+    Ok((traffic::with_traffic(fleet, steps)?, solo))
+}
+
+/// The same without what keeps users away meanwhile.
+fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeId>), String> {
     let all: Vec<NodeId> = fleet.nodes.keys().cloned().collect();
     if all.is_empty() {
         return Err("the fleet has no node: start an agent on each node first".into());
@@ -42,6 +49,7 @@ pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<N
             | Request::Backup { .. }
             | Request::Upgrade { .. }
             | Request::Verify
+            | Request::Restart { .. }
     );
     if needs_run && fleet.desired == Desired::Stop {
         return Err(
@@ -139,6 +147,7 @@ pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<N
             Ok((upgrade::steps(fleet, operation, &all, &solo, to, *approve), Some(solo)))
         }
         Request::Prepare { to } => Ok((upgrade::prepare(&all, to), None)),
+        Request::Restart { nodes } => Ok((restart(fleet, nodes.as_deref())?, None)),
         Request::Verify => {
             let steps = upgrade::verify(fleet).ok_or("no node of the fleet should run at this moment")?;
             Ok((steps, None))
@@ -148,6 +157,22 @@ pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<N
             Ok((plugin_steps(&all, &solo, *change, plugin, parallel), Some(solo)))
         }
     }
+}
+
+/// One running node after the other; the next one only when the last serves again, and is verified where there are checks.
+fn restart(fleet: &Fleet, asked: Option<&[NodeId]>) -> Result<Vec<Step>, String> {
+    let runs =
+        |(name, node): &(&NodeId, &Node)| node.admitted && asked.is_none_or(|asked| asked.contains(name));
+    let nodes: Vec<NodeId> = fleet.nodes.iter().filter(runs).map(|(name, _)| name.clone()).collect();
+    if nodes.is_empty() {
+        return Err("none of these nodes runs at this moment: start the fleet with soloist start".into());
+    }
+    let mut steps = vec![Step::Reachable { nodes: nodes.clone(), absent_ok: false }];
+    for node in nodes {
+        steps.push(Step::Stopped { nodes: vec![node.clone()] });
+        steps.extend(upgrade::start(&fleet.policy, &[node], None));
+    }
+    Ok(steps)
 }
 
 fn plugin_steps(
@@ -223,6 +248,7 @@ pub fn order_start(fleet: &Fleet, operation: &Operation) -> Vec<Step> {
     if !running.is_empty() {
         steps.push(Step::Serving { nodes: running, bring: Bring::Plain });
         steps.extend(bring_all(&parked, fleet.policy.max_parallel));
+        traffic::close_traffic(fleet, &mut steps);
         return steps;
     }
     if let Some(at) = fleet.last_solo.as_ref().and_then(|solo| parked.iter().position(|node| node == solo)) {
@@ -233,6 +259,7 @@ pub fn order_start(fleet: &Fleet, operation: &Operation) -> Vec<Step> {
         steps.push(Step::Serving { nodes: vec![first.clone()], bring });
         steps.extend(bring_others(&parked, &first, fleet.policy.max_parallel));
     }
+    traffic::close_traffic(fleet, &mut steps);
     steps
 }
 

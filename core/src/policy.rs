@@ -35,6 +35,8 @@ pub struct Policy {
     pub keep_backups: u32,
     /// How users reach the fleet.
     pub traffic: Traffic,
+    /// How long requests and connections to a node that is taken out of service may go on before they are cut.
+    pub drain_timeout: Millis,
     /// How long a node's app has between SIGTERM and SIGKILL; where a node's own configuration says something else, that
     /// counts.
     pub grace: Option<Millis>,
@@ -78,6 +80,19 @@ pub enum Traffic {
     Direct,
     /// A load balancer asks the agents' `/ready`, and sends nobody where that is not 200.
     Ready,
+    /// Agents beside the load balancers take nodes out and bring them back.
+    Balancer,
+}
+
+impl Traffic {
+    /// One word for programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Traffic::Direct => "direct",
+            Traffic::Ready => "ready",
+            Traffic::Balancer => "balancer",
+        }
+    }
 }
 
 impl Default for Policy {
@@ -96,6 +111,7 @@ impl Default for Policy {
             backup_timeout: Millis::from_secs(4 * 3600),
             keep_backups: 7,
             traffic: Traffic::Direct,
+            drain_timeout: Millis::from_secs(30),
             grace: None,
             uploads: None,
             checks: Vec::new(),
@@ -119,6 +135,7 @@ impl Policy {
             ("stop_timeout", self.stop_timeout),
             ("task_timeout", self.task_timeout),
             ("backup_timeout", self.backup_timeout),
+            ("drain_timeout", self.drain_timeout),
             ("grace", self.grace.unwrap_or(second)),
         ];
         if let Some((key, _)) = lengths.iter().find(|(_, length)| *length < second) {
@@ -162,6 +179,8 @@ impl Policy {
 const LENGTH_MAX: Millis = Millis::from_secs(7 * 24 * 3600);
 /// Most nodes of a fleet: NocoBase's worker ids end at 31.
 pub const NODES_MAX: usize = 32;
+/// Most load balancers of a fleet.
+pub const BALANCERS_MAX: usize = 8;
 /// Most fleets of one set of coordinators; bounds what anyone who can reach a coordinator can make it remember.
 pub const FLEETS_MAX: usize = 10_000;
 /// Most operations that wait in a fleet's queue: more is a client in a loop.

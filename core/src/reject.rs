@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::Role;
 use crate::ids::{BackupId, FleetId, MachineId, NodeId, OperationId, Token, Version};
 
 /// Why a command was refused. The text says what is wrong; [`Rejection::hint`] says what to do.
@@ -97,6 +98,16 @@ pub enum Rejection {
     IdInUse {
         /// The id.
         operation: OperationId,
+    },
+    /// An agent with another role has this name.
+    #[error("\"{node}\" is already the name of {} of fleet \"{fleet}\"", other(*role))]
+    OtherRole {
+        /// The fleet.
+        fleet: FleetId,
+        /// The name.
+        node: NodeId,
+        /// What the refused agent does.
+        role: Role,
     },
     /// A bound was reached.
     #[error("{what}: at most {max}")]
@@ -219,6 +230,14 @@ pub enum Rejection {
     },
 }
 
+/// What the other agent of the name does.
+fn other(role: Role) -> &'static str {
+    match role {
+        Role::App => "a load balancer",
+        Role::Balancer => "a node",
+    }
+}
+
 fn list(nodes: &[NodeId]) -> String {
     nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
 }
@@ -238,6 +257,7 @@ impl Rejection {
             Rejection::PolicyMoved { .. } => "policy_moved",
             Rejection::NotAsked { .. } => "not_asked",
             Rejection::IdInUse { .. } => "id_in_use",
+            Rejection::OtherRole { .. } => "other_role",
             Rejection::Full { .. } => "full",
             Rejection::NotActive { .. } => "not_active",
             Rejection::FleetStopped { .. } => "fleet_stopped",
@@ -293,6 +313,7 @@ impl Rejection {
             Rejection::PolicyMoved { .. } => "look at the difference again: soloist fleet apply FILE".into(),
             Rejection::NotAsked { operation } => format!("see soloist operation show {operation}"),
             Rejection::IdInUse { .. } => "choose a new id".into(),
+            Rejection::OtherRole { .. } => "give the agent another name: node in its configuration".into(),
             Rejection::Full { .. } => "wait until some have ended, or abort what is not needed".into(),
             Rejection::NotActive { .. } => {
                 "start it first: soloist start, or soloist start --install for an empty database".into()

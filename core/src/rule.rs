@@ -33,6 +33,8 @@ pub enum Rule {
     HalfRestoreStops,
     /// An upgrade goes back by itself only while no user can have written since its backup.
     WritesAreKept,
+    /// Users are away from a node when whoever sends them there has said so.
+    DrainIsProven,
     /// The first node serves before the second starts.
     FirstServes,
     /// Time is the leader's elapsed time, never a wall clock.
@@ -43,7 +45,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tests that walk them all.
-    pub const ALL: [Rule; 18] = [
+    pub const ALL: [Rule; 19] = [
         Rule::CrashIsNoEvidence,
         Rule::EvidenceIsWithdrawn,
         Rule::ReportsInOrder,
@@ -59,6 +61,7 @@ impl Rule {
         Rule::SessionBlocks,
         Rule::HalfRestoreStops,
         Rule::WritesAreKept,
+        Rule::DrainIsProven,
         Rule::FirstServes,
         Rule::ElapsedTime,
         Rule::PromoteExtends,

@@ -113,6 +113,9 @@ pub struct Fleet {
     pub database: Option<DatabaseRecord>,
     /// Its nodes.
     pub nodes: BTreeMap<NodeId, Node>,
+    /// The agents beside its load balancers; no app runs under them.
+    #[serde(default)]
+    pub balancers: BTreeMap<NodeId, Node>,
     /// The maintenance lock.
     pub lock: Lock,
     /// Operations that wait, in order.
@@ -142,6 +145,21 @@ impl Fleet {
         self.operations.iter_mut().rev().find(|operation| operation.id == *id)
     }
 
+    /// An agent by name, of a node or of a load balancer.
+    pub fn agent(&self, name: &NodeId) -> Option<&Node> {
+        self.nodes.get(name).or_else(|| self.balancers.get(name))
+    }
+
+    /// The same, to change it.
+    pub fn agent_mut(&mut self, name: &NodeId) -> Option<&mut Node> {
+        self.nodes.get_mut(name).or_else(|| self.balancers.get_mut(name))
+    }
+
+    /// All agents, of nodes and of load balancers.
+    pub fn agents(&self) -> impl Iterator<Item = (&NodeId, &Node)> {
+        self.nodes.iter().chain(&self.balancers)
+    }
+
     /// The operation that holds the lock.
     pub fn current(&self) -> Option<&Operation> {
         self.operation(self.lock.holder()?)
@@ -154,7 +172,7 @@ impl Fleet {
     }
 }
 
-/// One host, or one unit on it, that runs one app under one agent.
+/// One host, or one unit on it, with one agent: it runs one app, or steers a load balancer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Its machine.

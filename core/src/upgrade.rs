@@ -17,6 +17,7 @@ use crate::ids::{BackupId, NodeId, Version};
 use crate::operation::{Bring, Course, Operation, Request, Step, TaskCall};
 use crate::policy::{Policy, Traffic};
 use crate::state::{Desired, Fleet};
+use crate::traffic::may_be_given;
 
 /// Name of the task that makes a version of the code current on a node. Its check says whether that could be done.
 pub const RELEASE: &str = "release";
@@ -209,7 +210,15 @@ pub(crate) fn exposes(fleet: &Fleet, operation: &Operation) -> bool {
     let Some(solo) = operation.solo.as_ref().filter(|_| forward) else { return false };
     match fleet.policy.traffic {
         Traffic::Ready => !holds(operation, solo),
+        // A load balancer that has lost what it was told, or was never heard, may send users there.
+        Traffic::Balancer => !holds(operation, solo) || runs(fleet, solo) && may_be_given(fleet, solo),
         // Nobody keeps users from an app that serves, and it may have served before anything was heard of that.
         Traffic::Direct => true,
     }
+}
+
+/// Whether the node's app may be alive.
+fn runs(fleet: &Fleet, node: &NodeId) -> bool {
+    let seen = fleet.nodes.get(node).and_then(|node| node.observed.as_ref());
+    seen.is_some_and(|seen| seen.app.may_run())
 }

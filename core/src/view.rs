@@ -14,6 +14,7 @@ use crate::outage::{expected, parts};
 use crate::policy::Traffic;
 use crate::state::{DatabaseRecord, Desired, Fleet, Lock, Node, State};
 use crate::time::{Millis, Time};
+use crate::traffic::ServerSeen;
 
 /// A fleet as people see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub struct FleetView {
     pub lock: LockView,
     /// Its nodes, by name.
     pub nodes: Vec<NodeView>,
+    /// Its load balancers that have an agent, by name.
+    pub balancers: Vec<BalancerView>,
     /// The operation that holds the lock.
     pub current: Option<OperationView>,
     /// Operations that wait, in order.
@@ -86,6 +89,25 @@ pub struct NodeView {
     pub code: Option<String>,
     /// Foreign processes, and database sessions of nobody in the fleet, in words.
     pub foreign: Vec<String>,
+}
+
+/// A load balancer as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalancerView {
+    /// Its agent's name.
+    pub node: NodeId,
+    /// Its agent's HTTP address.
+    pub address: String,
+    /// Whether its agent has acknowledged what it should do.
+    pub acknowledged: bool,
+    /// How long ago its agent was heard; `None` if this member does not know.
+    pub heard: Option<Millis>,
+    /// Whether it counts as out of contact.
+    pub lost: bool,
+    /// What it does with each node.
+    pub servers: BTreeMap<NodeId, ServerSeen>,
+    /// Why it cannot be steered.
+    pub unsteered: Option<String>,
 }
 
 /// One step of a plan.
@@ -167,6 +189,8 @@ pub struct OperationView {
 pub fn view(state: &State, id: &FleetId, contact: &Contact) -> Option<FleetView> {
     let fleet = state.fleets.get(id)?;
     let nodes = fleet.nodes.iter().map(|(name, node)| node_view(state, id, name, node, contact)).collect();
+    let balancers = fleet.balancers.iter();
+    let balancers = balancers.map(|(name, node)| balancer_view(state, id, name, node, contact)).collect();
     let queue = fleet.queue.iter().filter_map(|name| fleet.operation(name));
     Some(FleetView {
         fleet: id.clone(),
@@ -177,6 +201,7 @@ pub fn view(state: &State, id: &FleetId, contact: &Contact) -> Option<FleetView>
         now: state.now,
         lock: lock_view(state, fleet),
         nodes,
+        balancers,
         current: fleet.current().map(|operation| operation_view(state, fleet, operation)),
         queue: queue.map(|operation| operation_view(state, fleet, operation)).collect(),
     })
@@ -249,6 +274,19 @@ fn node_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &
     }
 }
 
+fn balancer_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &Contact) -> BalancerView {
+    let seen = node.observed.as_ref();
+    BalancerView {
+        node: name.clone(),
+        address: node.address.clone(),
+        acknowledged: node.acknowledged(),
+        heard: contact.last(id, name).map(|at| state.now.since(at)),
+        lost: contact.lost(id, name, state, state.now),
+        servers: seen.map(|seen| seen.servers.clone()).unwrap_or_default(),
+        unsteered: seen.and_then(|seen| seen.unsteered.clone()),
+    }
+}
+
 /// The view of one operation.
 pub fn operation_view(state: &State, fleet: &Fleet, operation: &Operation) -> OperationView {
     let at = Now { index: 0, time: state.now, wall_ms: 0, promoted: state.promoted };
@@ -303,6 +341,7 @@ fn outage(state: &State, fleet: &Fleet, operation: &Operation) -> Option<OutageV
             "nothing answered: there is no load balancer that Soloist knows of, so connections were refused"
         }
         Traffic::Ready => "the load balancer found no node to send them to",
+        Traffic::Balancer => "the maintenance page of the load balancer",
     };
     Some(OutageView {
         took: until.since(down),
@@ -375,6 +414,10 @@ fn choices(operation: &Operation) -> Vec<String> {
         Status::Blocked(Blocked::HolderLost) => vec![
             "the holder can still release with its token".into(),
             "make sure that its work has ended, then: soloist lock release --force --reason \"...\"".into(),
+        ],
+        Status::Blocked(Blocked::Traffic(node, _)) => vec![
+            format!("mend the load balancer of {node}: the operation goes on by itself"),
+            format!("give up: {abort}"),
         ],
         Status::Blocked(Blocked::Approval) => vec![
             format!("go on: soloist operation approve {id}"),

@@ -94,6 +94,7 @@ fn fleet() -> FleetView {
             reason: Some("maps".into()),
         },
         nodes: vec![node("node-1", "serving"), node("node-2", "stopped"), lost],
+        balancers: Vec::new(),
         current: Some(operation()),
         queue: Vec::new(),
     }

@@ -156,6 +156,7 @@ fn code(rejection: &Rejection) -> Code {
         | Rejection::FleetStopped { .. }
         | Rejection::AlreadyInstalled { .. }
         | Rejection::NodesDiffer { .. }
+        | Rejection::OtherRole { .. }
         | Rejection::OtherAgent { .. }
         | Rejection::OtherMachine { .. }
         | Rejection::Rival { .. }

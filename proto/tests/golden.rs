@@ -42,6 +42,19 @@ fn assignment() {
 }
 
 #[test]
+fn contact() {
+    let contact = v1::Contact {
+        member: 2,
+        has_leader: true,
+        leader_generation: Some(41),
+        leader_address: Some("10.0.0.2:7401".into()),
+        facts_wanted: 3,
+        notice: Some(samples::notice().into()),
+    };
+    check("contact", &CoordinatorMessage::from(v1::coordinator_message::Message::Contact(contact)));
+}
+
+#[test]
 fn submit() {
     check(
         "submit",

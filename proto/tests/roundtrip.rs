@@ -13,10 +13,11 @@ use soloist_core::{
     command::{Decision, Submission},
     event::{Event, EventKind},
     ids::{Right, Token},
+    notice::Notice,
     policy::Policy,
     preflight::NodeFacts,
     state::Desired,
-    time::Time,
+    time::{Millis, Time},
     view::{FleetView, LockView},
 };
 use soloist_proto::{convert::FieldError, v1};
@@ -180,6 +181,16 @@ fn what_is_malformed_is_named() {
     let mut message = v1::Assignment::from(samples::assignment());
     message.spec.as_mut().unwrap().task.as_mut().unwrap().params = vec![repeated.clone(), repeated];
     assert_eq!(Assignment::try_from(message).unwrap_err().field, "spec.task.params");
+}
+
+#[test]
+fn notices() {
+    // Every notice is one: there is nothing to refuse in it.
+    for remaining in [None, Some(Millis(90_000))] {
+        let notice = Notice { remaining, ..samples::notice() };
+        let bytes = v1::Notice::from(notice.clone()).encode_to_vec();
+        assert_eq!(Notice::from(v1::Notice::decode(bytes.as_slice()).unwrap()), notice);
+    }
 }
 
 #[test]

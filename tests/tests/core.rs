@@ -1,11 +1,12 @@
 //! Decisions of the core that no chance of the simulated world brings about, entry by entry.
 
 use soloist_core::assignment::{AppState, Assignment, DatabaseFacts, Observed, Run, TaskPhase, TaskResult};
-use soloist_core::command::{FEATURE_LEVEL, Registration, Submission, Timer};
+use soloist_core::command::{FEATURE_LEVEL, Registration, Role, Submission, Timer};
 use soloist_core::ids::{BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Version};
 use soloist_core::operation::{Blocked, Bring, HoldMode, Operation, Request, Status, Step};
 use soloist_core::policy::{Policy, Traffic};
 use soloist_core::time::Time;
+use soloist_core::traffic::ServerSeen;
 use soloist_core::upgrade::RELEASE;
 use soloist_core::{Command, Entry, Rejection, Reply, State, apply};
 
@@ -31,6 +32,18 @@ impl Log {
         machine: &str,
         rival: bool,
     ) -> Result<Reply, Rejection> {
+        self.register_as(Role::App, node, run, lineage, machine, rival)
+    }
+
+    fn register_as(
+        &mut self,
+        role: Role,
+        node: &str,
+        run: u64,
+        lineage: &[u64],
+        machine: &str,
+        rival: bool,
+    ) -> Result<Reply, Rejection> {
         let registration = Registration {
             incarnation: Incarnation(run),
             lineage: lineage.iter().copied().map(Incarnation).collect(),
@@ -38,6 +51,7 @@ impl Log {
             machine: MachineId(machine.into()),
             boot: BootId("boot".into()),
             address: String::new(),
+            role,
         };
         self.push(Command::Register {
             fleet: fleet(),
@@ -57,6 +71,33 @@ impl Log {
         let observed = Observed { applied, app, ..Observed::default() };
         let report = Command::Report { fleet: fleet(), node: name(node), incarnation, sequence, observed };
         assert!(self.push(report).is_ok());
+    }
+
+    /// The balancer's agent acknowledges what it is assigned; it does that, or says why it cannot.
+    fn steer(&mut self, balancer: &str, unsteered: Option<&str>) {
+        let known = &self.state.fleets[&fleet()].balancers[&name(balancer)];
+        let (incarnation, sequence) = (known.incarnation, known.sequence + 1);
+        let Assignment { generation: applied, spec, .. } = known.assignment.clone();
+        let servers = spec.traffic.expect("a balancer is told what to do").servers.into_iter();
+        let seen = |given| if given { ServerSeen::In } else { ServerSeen::Out { cut: 0 } };
+        let servers = servers.filter(|_| unsteered.is_none()).map(|(node, given)| (node, seen(given)));
+        let (servers, unsteered) = (servers.collect(), unsteered.map(str::to_owned));
+        let observed = Observed { applied, servers, unsteered, ..Observed::default() };
+        let (fleet, node) = (fleet(), name(balancer));
+        let report = Command::Report { fleet, node, incarnation, sequence, observed };
+        assert!(self.push(report).is_ok());
+    }
+
+    fn submit(&mut self, id: &str, request: Request) -> OperationId {
+        let operation = OperationId::new(id).expect("a plain name");
+        let (fleet, submission) = (fleet(), Submission::default());
+        let submit = Command::Submit { fleet, operation: operation.clone(), request, submission };
+        assert!(self.push(submit).is_ok());
+        operation
+    }
+
+    fn operation(&self, id: &OperationId) -> &Operation {
+        self.state.fleets[&fleet()].operation(id).expect("it is known")
     }
 
     fn generation(&self, node: &str) -> Generation {
@@ -100,16 +141,7 @@ fn an_abort_that_is_repeated_is_one_abort() {
     for (node, run) in [("node-1", 1), ("node-2", 2)] {
         assert!(log.register(node, run, &[run], node, false).is_ok());
     }
-    let submit = |log: &mut Log, id: &str, request| {
-        let operation = OperationId::new(id).expect("a plain name");
-        let submission = Submission::default();
-        assert!(
-            log.push(Command::Submit { fleet: fleet(), operation: operation.clone(), request, submission })
-                .is_ok()
-        );
-        operation
-    };
-    let start = submit(&mut log, "start", Request::Start { install: false, nodes: None });
+    let start = log.submit("start", Request::Start { install: false, nodes: None });
     for _ in 0..3 {
         log.report("node-1", AppState::Serving);
         log.report("node-2", AppState::Serving);
@@ -119,7 +151,7 @@ fn an_abort_that_is_repeated_is_one_abort() {
     };
     assert!(ended(&log, &start));
 
-    let hold = submit(&mut log, "hold", Request::Hold { mode: HoldMode::Solo, on: Some(name("node-1")) });
+    let hold = log.submit("hold", Request::Hold { mode: HoldMode::Solo, on: Some(name("node-1")) });
     log.report("node-1", AppState::Serving);
     log.report("node-2", AppState::Serving);
     log.report("node-2", AppState::Stopped);
@@ -196,7 +228,9 @@ impl Obedient {
             empty: false,
         };
         let (code, database) = (Some(Version(self.code.clone())), Some(database));
-        let observed = Observed { applied, app, task, code, database, ..Observed::default() };
+        // Its load balancer asks, and hears whatever it is told.
+        let away = true;
+        let observed = Observed { applied, app, task, code, database, away, ..Observed::default() };
         let report =
             Command::Report { fleet: fleet(), node: name("node-1"), incarnation, sequence, observed };
         assert!(self.log.push(report).is_ok());
@@ -243,4 +277,61 @@ fn an_upgrade_that_is_tried_again_and_then_ended_still_restores() {
     assert_eq!(fleet.code, "1.0.0");
     let down = operation.down.expect("there was an outage");
     assert!(operation.up.is_some_and(|up| up > down));
+}
+
+#[test]
+fn a_balancer_blocks_until_it_can_be_steered_and_is_heard() {
+    let mut log = Log::default();
+    for (node, run) in [("node-1", 1), ("node-2", 2)] {
+        assert!(log.register(node, run, &[run], node, false).is_ok());
+    }
+    let policy = Policy { traffic: Traffic::Balancer, ..Policy::default() };
+    let (by, reason, changes) = ("op".to_owned(), String::new(), Vec::new());
+    assert!(log.push(Command::SetPolicy { fleet: fleet(), policy, seen: 0, by, reason, changes }).is_ok());
+    let none = log.submit("none", Request::Start { install: false, nodes: None });
+    let Status::Aborted(why) = &log.operation(&none).status else { panic!("it cannot begin") };
+    assert!(why.contains("no load balancer has an agent"), "{why}");
+
+    let taken = log.register_as(Role::Balancer, "node-1", 3, &[3], "lb", false);
+    assert!(matches!(taken, Err(Rejection::OtherRole { .. })), "{taken:?}");
+    assert!(log.register_as(Role::Balancer, "lb", 3, &[3], "lb", false).is_ok());
+    let start = log.submit("start", Request::Start { install: false, nodes: None });
+    for _ in 0..3 {
+        log.report("node-1", AppState::Serving);
+        log.report("node-2", AppState::Serving);
+    }
+    assert_eq!(log.operation(&start).step(), Some(&Step::InService), "nodes serve before users come");
+    log.steer("lb", None);
+    assert_eq!(log.operation(&start).status, Status::Succeeded);
+
+    let hold = log.submit("hold", Request::Hold { mode: HoldMode::Solo, on: Some(name("node-1")) });
+    for _ in 0..2 {
+        log.report("node-1", AppState::Serving);
+        log.report("node-2", AppState::Serving);
+    }
+    let reach = log.operation(&hold).step().cloned();
+    assert!(matches!(reach, Some(Step::Reachable { .. })), "the balancer was not heard: {reach:?}");
+    log.steer("lb", Some("no such socket"));
+    let blocked = Status::Blocked(Blocked::Traffic(name("lb"), "no such socket".into()));
+    assert_eq!(log.operation(&hold).status, blocked);
+    let node = |log: &Log| log.state.fleets[&fleet()].nodes[&name("node-2")].assignment.spec.clone();
+    assert!(node(&log).run == Run::Plain && node(&log).hold, "it is not stopped before users are away");
+    log.steer("lb", None);
+    assert_eq!(log.operation(&hold).status, Status::Running);
+    assert_eq!(node(&log).run, Run::Stop);
+
+    // At the end it has to bring them back, and whoever does not want to wait for that need not.
+    log.report("node-2", AppState::Stopped);
+    let by = || "op".to_owned();
+    let abort = Command::Abort { fleet: fleet(), operation: hold.clone(), by: by(), reason: "no".into() };
+    assert_eq!(log.push(abort.clone()), Ok(Reply::Done));
+    for _ in 0..3 {
+        log.report("node-1", AppState::Serving);
+        log.report("node-2", AppState::Serving);
+    }
+    assert_eq!(log.operation(&hold).step(), Some(&Step::InService));
+    log.steer("lb", Some("no such socket"));
+    assert_eq!(log.operation(&hold).status, blocked);
+    assert_eq!(log.push(abort), Ok(Reply::Done));
+    assert!(matches!(log.operation(&hold).status, Status::Aborted(_)), "{:?}", log.operation(&hold));
 }

@@ -113,3 +113,8 @@ fn a_lease_expired_by_a_clock_jump() {
 fn a_lease_expired_by_a_new_leader() {
     is_noticed(Rule::PromoteExtends, &["a lease was lost"]);
 }
+
+#[test]
+fn users_counted_as_away_unproven() {
+    is_noticed(Rule::DrainIsProven, &["counts as drained"]);
+}

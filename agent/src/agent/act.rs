@@ -29,7 +29,7 @@ impl Agent {
                 }
                 Action::RunTask(task) => {
                     let next = self.ledger().with_task(task.key.clone());
-                    self.parts.ledger.store(next)?;
+                    self.parts.membership.store(next)?;
                     tracing::info!(task = %task.name, operation = %task.key.operation, attempt = task.key.attempt, "task begins");
                     self.busy = Some(task.clone());
                     self.parts.jobs.task(task, false);
@@ -69,7 +69,7 @@ impl Agent {
             return Ok(());
         };
         let launch = Launch(rand::random());
-        let next = self.ledger().with_launch(launch, mode, &self.parts.boot);
+        let next = self.ledger().with_launch(launch, mode, self.parts.membership.boot());
         self.store_under_exec_lock(next)?;
         tracing::info!(?mode, %generation, %launch, "app is launched");
         self.launching = true;
@@ -100,12 +100,12 @@ impl Agent {
 
     /// Time between SIGTERM and SIGKILL, as it is now.
     fn grace(&self) -> Duration {
-        let current = self.ledger().assignment.as_ref().filter(|_| self.ledger().boot == self.parts.boot);
+        let current = self.parts.membership.assignment();
         grace(self.parts.config.grace(), current.and_then(|assignment| assignment.spec.grace))
     }
 
     pub(super) fn store_under_exec_lock(&mut self, next: Ledger) -> Result<(), AgentError> {
-        let ledger = &mut self.parts.ledger;
+        let ledger = self.parts.membership.ledger_file();
         self.parts.driver.with_exec_lock(|| ledger.store(next)).map_err(AgentError::ExecLock)??;
         Ok(())
     }

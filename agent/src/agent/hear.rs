@@ -1,93 +1,44 @@
 //! What the agent is told: by the coordinators, and by its own jobs.
 
-use std::time::Duration;
-
-use soloist_core::agent::{Checked, Health as CoreHealth, accept};
+use soloist_core::agent::{Checked, Health as CoreHealth};
 use soloist_core::assignment::TaskPhase;
 use soloist_core::upgrade::RELEASE;
 use tokio::time::Instant;
 
 use crate::driver::DriverError;
 use crate::jobs::Done;
+use crate::membership::Heard;
 use crate::probe::Verdict;
 use crate::session::{Gathered, News};
 
-use super::{Agent, AgentError, FACTS_EVERY, registration};
-
-/// A run that never registered and is refused for so long gives up: people must settle who is who.
-const REFUSED_MAX: Duration = Duration::from_secs(20);
+use super::{Agent, AgentError, FACTS_EVERY};
 
 impl Agent {
     pub(super) fn hear(&mut self, news: News) -> Result<(), AgentError> {
-        match news {
-            News::Registered { floor, member } => {
-                let incarnation = self.parts.registration.borrow().incarnation;
-                let next = self.ledger().confirmed(incarnation, floor);
-                if next != *self.ledger() {
-                    self.parts.ledger.store(next)?;
-                }
-                if !self.ever_registered {
-                    tracing::info!(%member, %floor, "registered");
-                }
-                self.registered = true;
-                self.ever_registered = true;
-                self.refused_since = None;
-                self.member = Some(member);
-                self.lost.clear();
-                let (config, parts) = (&self.parts.config, &self.parts);
-                let next =
-                    registration(config, parts.ledger.ledger(), incarnation, &parts.machine, &parts.boot);
-                self.parts.registration.send_replace(next);
-            }
-            News::Assigned(assignment) => {
-                match accept(self.ledger(), &assignment, &self.parts.boot, self.registered) {
-                    Ok(Some(next)) => {
-                        let before = self.wanted();
-                        self.parts.ledger.store(next)?;
-                        self.facts_wanted = true;
-                        if before != self.wanted() {
-                            tracing::info!(generation = %assignment.generation, run = %assignment.spec.run, "assigned");
-                            if let Some(mode) = self.wanted().mode() {
-                                // What was read before, perhaps in the middle of an install, refuses nothing now.
-                                self.facts = None;
-                                if !self.app.runs() {
-                                    self.prepare(mode);
-                                }
-                            }
-                            self.launch_error = None;
-                            self.restarts = 0;
-                        }
-                        if self.checked.as_ref().is_some_and(|checked| {
-                            assignment.spec.task.as_ref().is_none_or(|task| task.key != checked.key)
-                        }) {
-                            self.checked = None;
+        let before = self.wanted();
+        match self.parts.membership.hear(news)? {
+            Heard::Assigned(assignment) => {
+                self.facts_wanted = true;
+                if before != self.wanted() {
+                    tracing::info!(generation = %assignment.generation, run = %assignment.spec.run, "assigned");
+                    if let Some(mode) = self.wanted().mode() {
+                        // What was read before, perhaps in the middle of an install, refuses nothing now.
+                        self.facts = None;
+                        if !self.app.runs() {
+                            self.prepare(mode);
                         }
                     }
-                    Ok(None) => {}
-                    Err(stale) => tracing::debug!(%stale, "assignment refused"),
+                    self.launch_error = None;
+                    self.restarts = 0;
+                }
+                if self.checked.as_ref().is_some_and(|checked| {
+                    assignment.spec.task.as_ref().is_none_or(|task| task.key != checked.key)
+                }) {
+                    self.checked = None;
                 }
             }
-            News::FactsWanted(number) => self.preflight_wanted = self.preflight_wanted.max(number),
-            News::Acked(sequence) => self.acked = self.acked.max(sequence),
-            News::Refused { reason, text } => {
-                self.registered = false;
-                self.member = None;
-                let since = *self.refused_since.get_or_insert_with(Instant::now);
-                if self.lost != text {
-                    tracing::error!(%reason, "{text}");
-                }
-                self.lost.clone_from(&text);
-                let lasting = matches!(reason.as_str(), "other_agent" | "other_machine" | "rival" | "full");
-                if lasting && !self.ever_registered && since.elapsed() >= REFUSED_MAX {
-                    return Err(AgentError::Refused(text));
-                }
-            }
-            News::Lost(why) => {
-                self.member = None;
-                if self.refused_since.is_none() {
-                    self.lost = format!("no coordinator: {why}");
-                }
-            }
+            Heard::FactsWanted(number) => self.preflight_wanted = self.preflight_wanted.max(number),
+            Heard::Nothing => {}
         }
         Ok(())
     }
@@ -177,7 +128,7 @@ impl Agent {
                     TaskPhase::Check => self.checked = Some(Checked { key, result, output }),
                     TaskPhase::Run => {
                         let next = self.ledger().with_result(key, result, output);
-                        self.parts.ledger.store(next)?;
+                        self.parts.membership.store(next)?;
                     }
                 }
             }

@@ -127,7 +127,7 @@ impl Agent {
             self.restarts = self.restarts.saturating_add(1);
         }
         Seen {
-            boot: self.parts.boot.clone(),
+            boot: self.parts.membership.boot().clone(),
             may_restart: self.restart_at.is_some_and(|at| at <= Instant::now()),
             app,
             facts: self.facts.as_ref().map(|(facts, _)| CoreFacts {
@@ -147,6 +147,7 @@ impl Agent {
             checked: self.checked.clone(),
             proved: self.proved.clone(),
             unproved: self.unproved.clone(),
+            away: self.away(),
         }
     }
 
@@ -164,7 +165,7 @@ impl Agent {
                 let ended = last_exit.as_ref().filter(|exit| {
                     !exit.asked
                         && ticket.is_some_and(|ticket| ticket.launch == exit.launch)
-                        && exit.boot == self.parts.boot
+                        && exit.boot == *self.parts.membership.boot()
                 });
                 ended.map_or(CoreApp::Gone, |exit| CoreApp::Ended(exit.how.to_string()))
             }

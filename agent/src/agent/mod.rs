@@ -4,19 +4,19 @@
 //! to report is decided by `soloist_core::agent`; this file only carries it out.
 
 mod act;
+mod away;
 mod hear;
 mod look;
 mod tell;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use soloist_core::agent::{Checked, Health as CoreHealth, Ledger};
 use soloist_core::assignment::{Proof, Run, RunMode, Task};
-use soloist_core::command::Registration;
-use soloist_core::ids::{BootId, Generation, Incarnation, MachineId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -25,13 +25,15 @@ use crate::config::Config;
 use crate::driver::{AppCommand, AppSeen, Driver as _, ProcessDriver};
 use crate::host::Scan;
 use crate::jobs::{Done, Jobs};
-use crate::ledger::LedgerFile;
+use crate::membership::{Membership, MembershipError};
 use crate::probe::Prober;
 use crate::profile::{Facts, Profile};
 use crate::session::{News, Outgoing};
 use crate::status::Status;
 
 pub use tell::first_status;
+
+use away::Held;
 
 /// Pause between rounds while something is under way.
 const ROUND_BUSY: Duration = Duration::from_millis(100);
@@ -46,82 +48,44 @@ pub enum AgentError {
     /// The ledger cannot be written.
     #[error(transparent)]
     Ledger(#[from] crate::ledger::LedgerError),
+    /// The coordinators do not let it go on.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
     /// The host does not tell who it is.
     #[error(transparent)]
     Identity(#[from] crate::host::IdentityError),
     /// The exec lock cannot be taken.
     #[error("cannot take the node's exec lock: {0}")]
     ExecLock(std::io::Error),
-    /// The coordinators refuse this agent.
-    #[error("the coordinators refuse this agent: {0}")]
-    Refused(String),
 }
 
 /// What the loop needs.
 pub struct Parts {
     /// The configuration.
     pub config: Config,
-    /// The ledger.
-    pub ledger: LedgerFile,
+    /// How it stands with the coordinators, and what it must remember.
+    pub membership: Membership,
     /// The app's profile.
     pub profile: Arc<Profile>,
     /// The driver.
     pub driver: ProcessDriver,
-    /// The machine.
-    pub machine: MachineId,
-    /// The boot.
-    pub boot: BootId,
     /// From the session.
     pub news: mpsc::Receiver<News>,
     /// To the session.
     pub outgoing: watch::Sender<Outgoing>,
-    /// For the session's next greeting.
-    pub registration: watch::Sender<Registration>,
     /// For HTTP.
     pub status: watch::Sender<Status>,
+    /// How often whoever asked `/ready` was told that users are kept away.
+    pub turned_away: Arc<AtomicU64>,
     /// Starts jobs.
     pub jobs: Jobs,
     /// Ends of jobs.
     pub done: mpsc::Receiver<Done>,
 }
 
-/// Who this run of the agent is; the ledger is written before anyone is told.
-pub fn introduce(
-    config: &Config,
-    ledger: &mut LedgerFile,
-    machine: &MachineId,
-    boot: &BootId,
-) -> Result<Registration, crate::ledger::LedgerError> {
-    let incarnation = Incarnation(rand::random());
-    ledger.store(ledger.ledger().begin_run(incarnation))?;
-    Ok(registration(config, ledger.ledger(), incarnation, machine, boot))
-}
-
-fn registration(
-    config: &Config,
-    ledger: &Ledger,
-    incarnation: Incarnation,
-    machine: &MachineId,
-    boot: &BootId,
-) -> Registration {
-    Registration {
-        incarnation,
-        lineage: ledger.lineage.clone(),
-        fresh: ledger.fresh(),
-        machine: machine.clone(),
-        boot: boot.clone(),
-        address: config.shown_address(),
-    }
-}
-
 /// The loop's memory. Nothing of it must survive: what must is in the ledger.
 struct Agent {
     parts: Parts,
-    registered: bool,
-    ever_registered: bool,
-    member: Option<u64>,
-    lost: String,
-    refused_since: Option<Instant>,
     app: AppSeen,
     scan: Scan,
     launching: bool,
@@ -159,18 +123,14 @@ struct Agent {
     /// The number that the last ones answer, and when they came.
     gathered: Option<(u64, Instant)>,
     gathering: bool,
-    acked: u64,
+    /// While users are kept away.
+    held: Option<Held>,
 }
 
 /// Runs until told to stop, or until it must not go on. The app is left alone either way.
 pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError> {
     let mut agent = Agent {
         parts,
-        registered: false,
-        ever_registered: false,
-        member: None,
-        lost: String::new(),
-        refused_since: None,
         app: AppSeen::NotRunning { last_exit: None },
         scan: Scan::default(),
         launching: false,
@@ -201,7 +161,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
         preflight_wanted: 0,
         gathered: None,
         gathering: false,
-        acked: 0,
+        held: None,
     };
     let mut watch: Option<(AppSeen, BoxFuture<'static, ()>)> = None;
     loop {
@@ -242,16 +202,11 @@ fn change(driver: ProcessDriver, seen: AppSeen) -> BoxFuture<'static, ()> {
 
 impl Agent {
     fn ledger(&self) -> &Ledger {
-        self.parts.ledger.ledger()
-    }
-
-    fn generation(&self) -> Generation {
-        self.ledger().assignment.as_ref().map_or(Generation(0), |assignment| assignment.generation)
+        self.parts.membership.ledger()
     }
 
     fn wanted(&self) -> Run {
-        let current = self.ledger().assignment.as_ref().filter(|_| self.ledger().boot == self.parts.boot);
-        current.map_or(Run::Stop, |assignment| assignment.spec.run)
+        self.parts.membership.assignment().map_or(Run::Stop, |assignment| assignment.spec.run)
     }
 
     fn pause(&self) -> Duration {
@@ -265,7 +220,8 @@ impl Agent {
             && self.busy.is_none()
             && !self.proving
             && self.wanted() != Run::Stop
-            && self.health == CoreHealth::Serving;
+            && self.health == CoreHealth::Serving
+            && self.held.is_none();
         let at_rest = self.wanted() == Run::Stop && !self.app.runs() && !self.stopping;
         steady || at_rest
     }

@@ -13,7 +13,8 @@ impl Agent {
     pub(super) fn report(&mut self) {
         let seen = self.seen();
         let observed = observe(self.ledger(), &seen);
-        let (accepted, registered) = (self.generation(), self.registered);
+        let membership = &self.parts.membership;
+        let (accepted, registered) = (membership.generation(), membership.registered());
         let progress = match seen.app {
             CoreApp::Stopping => "stopping".to_owned(),
             _ if !self.task_progress.is_empty() => self.task_progress.clone(),
@@ -37,11 +38,11 @@ impl Agent {
         let status = Status {
             fleet: self.parts.config.fleet.clone(),
             node: self.parts.config.node.clone(),
-            member: self.member,
-            registered: self.registered,
-            waiting: self.waiting(),
+            member: self.parts.membership.member(),
+            registered,
+            waiting: self.parts.membership.waiting(),
             progress: self.progress.clone(),
-            assignment: self.ledger().assignment.clone().filter(|_| self.ledger().boot == self.parts.boot),
+            assignment: self.parts.membership.assignment().cloned(),
             hold: self.holds(),
             observed,
             pids,
@@ -51,23 +52,9 @@ impl Agent {
     }
 
     /// Whether no traffic may be sent here, although the app serves.
-    fn holds(&self) -> bool {
-        let current = self.ledger().assignment.as_ref().filter(|_| self.ledger().boot == self.parts.boot);
+    pub(super) fn holds(&self) -> bool {
+        let current = self.parts.membership.assignment();
         current.is_some_and(|assignment| assignment.spec.hold)
-    }
-
-    /// Why nothing is done, for people.
-    pub(super) fn waiting(&self) -> String {
-        let known = self.ledger().assignment.is_some() && self.ledger().boot == self.parts.boot;
-        match (known, self.member.is_some()) {
-            (true, true) => String::new(),
-            (true, false) => format!("out of contact, so nothing changes here: {}", self.lost),
-            (false, true) => "registered; the coordinators have not assigned anything yet".to_owned(),
-            (false, false) => format!(
-                "nothing is started before the coordinators were asked, and they do not answer: {}",
-                if self.lost.is_empty() { "connecting" } else { &self.lost }
-            ),
-        }
     }
 }
 

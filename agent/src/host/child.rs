@@ -72,7 +72,13 @@ pub(crate) enum ChildError {
     Late { program: String, deadline: Duration },
     /// It failed.
     #[error("{program} failed: {why}")]
-    Failed { program: String, why: String },
+    Failed {
+        program: String,
+        /// The last line of what it said, else its exit status.
+        why: String,
+        /// The end of all that it said on its standard error.
+        said: String,
+    },
     /// What it started does not end.
     #[error("what {program} started does not end: {source}")]
     Lasting { program: String, source: std::io::Error },
@@ -138,8 +144,9 @@ impl Program {
             return Err(ChildError::Lasting { program, source });
         }
         let Some(status) = why else { return Err(ChildError::Late { program, deadline: self.deadline }) };
-        let said = last_line(&complaint);
-        Err(ChildError::Failed { program, why: if said.is_empty() { status } else { said } })
+        let line = last_line(&complaint);
+        let said = String::from_utf8_lossy(&complaint).into_owned();
+        Err(ChildError::Failed { program, why: if line.is_empty() { status } else { line }, said })
     }
 }
 

@@ -9,6 +9,8 @@
 //!
 //! HEAD answers like GET without a body.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -26,14 +28,23 @@ use crate::status::Status;
 const ROUND_MAX: Duration = Duration::from_secs(30);
 
 /// Why no traffic is sent to an app that serves.
-const HOLDS: &str = "no traffic yet: what runs here waits for its verification, or for a person's approval";
+const HOLDS: &str =
+    "no traffic: this node is about to be stopped, or waits for its verification or for a person's approval";
 
-type Shared = State<watch::Receiver<Status>>;
+type Shared = State<Told>;
 
-/// Serves until told to stop.
+/// What is told.
+#[derive(Debug, Clone)]
+struct Told {
+    status: watch::Receiver<Status>,
+    turned_away: Arc<AtomicU64>,
+}
+
+/// Serves until told to stop; counts in `turned_away` how often `/ready` said that users are kept away.
 pub async fn serve(
     listener: TcpListener,
     status: watch::Receiver<Status>,
+    turned_away: Arc<AtomicU64>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
@@ -41,7 +52,7 @@ pub async fn serve(
         .route("/health", get(health))
         .route("/live", get(live))
         .route("/status", get(show))
-        .with_state(status);
+        .with_state(Told { status, turned_away });
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
@@ -49,8 +60,11 @@ fn answer(good: bool, text: String) -> (StatusCode, String) {
     (if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text + "\n")
 }
 
-async fn ready(State(status): Shared) -> (StatusCode, String) {
-    let status = status.borrow();
+async fn ready(State(told): Shared) -> (StatusCode, String) {
+    let status = told.status.borrow();
+    if status.hold {
+        told.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
     let held = status.hold && status.observed.app == AppState::Serving;
     let why = match status.waiting.as_str() {
         "" if held => HOLDS.to_owned(),
@@ -60,16 +74,16 @@ async fn ready(State(status): Shared) -> (StatusCode, String) {
     answer(status.ready(), if status.ready() { "ready".to_owned() } else { why })
 }
 
-async fn health(State(status): Shared) -> (StatusCode, String) {
-    let status = status.borrow();
+async fn health(State(told): Shared) -> (StatusCode, String) {
+    let status = told.status.borrow();
     answer(status.observed.app == AppState::Serving, format!("{:?}", status.observed.app))
 }
 
-async fn live(State(status): Shared) -> (StatusCode, String) {
-    let age = status.borrow().round.elapsed();
+async fn live(State(told): Shared) -> (StatusCode, String) {
+    let age = told.status.borrow().round.elapsed();
     answer(age < ROUND_MAX, format!("the loop last went round {} ms ago", age.as_millis()))
 }
 
-async fn show(State(status): Shared) -> Json<Status> {
-    Json(status.borrow().clone())
+async fn show(State(told): Shared) -> Json<Status> {
+    Json(told.status.borrow().clone())
 }

@@ -8,7 +8,8 @@
 //!     │ Report #n ───────────────► │ Report #n ────────────────► │
 //!     │ ◄──────────────── Ack #n   │ ◄─────────── applied ────── │
 //!     │ Beat ────────────────────► │ (contact, beside the log)   │
-//!     │ ◄── Assignment, whenever it changes and until acknowledged; Contact every second
+//!     │ ◄── Assignment, whenever it changes and until acknowledged; Contact every second, and when users begin or cease to
+//!         be kept away
 //! ```
 //!
 //! Assignments are sent from the local state, and only once it includes this session's registration. A stale one is
@@ -94,7 +95,7 @@ pub(crate) async fn run(
     };
     tracing::info!(%fleet, %node, %incarnation, floor, version, "session");
     send(to, ToAgent::Registered(Registered { floor, member: shared.raft.id() })).await?;
-    let session = Session { shared, to, fleet, node, incarnation, place, sent: None };
+    let session = Session { shared, to, fleet, node, incarnation, place, sent: None, closed: false };
     session.run(incoming).await
 }
 
@@ -115,6 +116,8 @@ struct Session<'a> {
     incarnation: Incarnation,
     place: Place,
     sent: Option<(Assignment, Instant)>,
+    /// Whether the agent was told that users are kept away.
+    closed: bool,
 }
 
 /// What the state has for the agent.
@@ -142,6 +145,9 @@ impl Session<'_> {
             applied.mark_unchanged();
             if !self.assign().await? {
                 return Ok(());
+            }
+            if self.is_closed() != self.closed {
+                self.contact().await?;
             }
             self.begin(&mut reports);
             // Cancel-safe: reading a message and waiting for a change lose nothing; the report is kept in `reports`.
@@ -176,8 +182,7 @@ impl Session<'_> {
     /// Sends the assignment if it is new, or not acknowledged for a while. `false` if the session is over.
     async fn assign(&mut self) -> Result<bool, Status> {
         let next = self.shared.raft.storage().read(|state, _| {
-            let Some(node) = state.fleets.get(&self.fleet).and_then(|fleet| fleet.nodes.get(&self.node))
-            else {
+            let Some(node) = state.fleets.get(&self.fleet).and_then(|fleet| fleet.agent(&self.node)) else {
                 return Next::Nothing;
             };
             match &self.sent {
@@ -259,15 +264,27 @@ impl Session<'_> {
         Ok(true)
     }
 
-    async fn contact(&self) -> Result<(), Status> {
+    fn is_closed(&self) -> bool {
+        self.shared
+            .raft
+            .storage()
+            .read(|state, _| state.fleets.get(&self.fleet).is_some_and(soloist_core::is_closed))
+    }
+
+    async fn contact(&mut self) -> Result<(), Status> {
         let leader = self.shared.raft.leader();
         let has_leader = self.shared.has_leader();
+        let notice = self.shared.raft.storage().read(|state, _| {
+            state.fleets.get(&self.fleet).and_then(|fleet| soloist_core::notice(state, fleet))
+        });
+        self.closed = notice.is_some();
         let contact = Contact {
             member: self.shared.raft.id(),
             has_leader,
             leader_generation: if has_leader { self.place.generation() } else { None },
             leader_address: leader.map(|leader| leader.address).filter(|address| !address.is_empty()),
             facts_wanted: self.place.facts_wanted(),
+            notice: notice.map(Into::into),
         };
         send(self.to, ToAgent::Contact(contact)).await
     }

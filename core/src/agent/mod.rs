@@ -8,12 +8,14 @@
 //! ```
 
 mod accept;
+mod balance;
 mod ledger;
 mod reconcile;
 mod restart;
 mod seen;
 
 pub use accept::{Stale, accept};
+pub use balance::{observe_balancer, to_steer};
 pub use ledger::{LINEAGE_MAX, LaunchTicket, Ledger, TaskRecord};
 pub use reconcile::{Action, observe, reconcile};
 pub use restart::{RESTARTS_MAX, restart_delay};

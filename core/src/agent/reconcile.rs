@@ -219,6 +219,9 @@ pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
         task: task(ledger, seen, assignment),
         proved: seen.proved.clone(),
         unproved: seen.unproved.clone(),
+        away: seen.away,
+        servers: BTreeMap::new(),
+        unsteered: None,
     }
 }
 

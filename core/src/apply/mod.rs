@@ -89,7 +89,7 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> Outcome {
         }
         Command::Heard { nodes } => {
             for (fleet, node) in nodes {
-                if let Some(node) = state.fleets.get_mut(fleet).and_then(|fleet| fleet.nodes.get_mut(node)) {
+                if let Some(node) = state.fleets.get_mut(fleet).and_then(|fleet| fleet.agent_mut(node)) {
                     node.heard = now.time;
                 }
             }

@@ -3,14 +3,15 @@
 use crate::advance::Now;
 use crate::apply::Reply;
 use crate::assignment::{AppState, Assignment, Observed, Run, Spec};
-use crate::command::Registration;
+use crate::command::{Registration, Role};
 use crate::event::EventKind;
 use crate::ids::{FleetId, Generation, Incarnation, NodeId};
 use crate::journal::Journal;
-use crate::policy::{FLEETS_MAX, NODES_MAX, Policy};
+use crate::policy::{BALANCERS_MAX, FLEETS_MAX, NODES_MAX, Policy};
 use crate::reject::Rejection;
 use crate::rule::Rule;
 use crate::state::{Fleet, Node, State};
+use crate::traffic::ServerSeen;
 
 /// Makes the fleet of a first registration.
 pub(super) fn enrol(state: &mut State, id: &FleetId, policy: &Policy) -> Result<(), Rejection> {
@@ -37,9 +38,16 @@ pub(super) fn register(
 ) -> Result<Reply, Rejection> {
     let generation = Generation(now.index);
     let lock = fleet.lock.holder().cloned();
-    if !fleet.nodes.contains_key(name) {
-        if fleet.nodes.len() >= NODES_MAX {
-            return Err(Rejection::Full { what: format!("nodes of fleet \"{id}\""), max: NODES_MAX as u64 });
+    let (agents, others, what, max) = match registration.role {
+        Role::App => (&mut fleet.nodes, &fleet.balancers, "nodes", NODES_MAX),
+        Role::Balancer => (&mut fleet.balancers, &fleet.nodes, "load balancers", BALANCERS_MAX),
+    };
+    if others.contains_key(name) {
+        return Err(Rejection::OtherRole { fleet: id.clone(), node: name.clone(), role: registration.role });
+    }
+    if !agents.contains_key(name) {
+        if agents.len() >= max {
+            return Err(Rejection::Full { what: format!("{what} of fleet \"{id}\""), max: max as u64 });
         }
         let assignment = Assignment { generation, token: fleet.lock.token(), spec: Spec::default() };
         let node = Node {
@@ -57,11 +65,11 @@ pub(super) fn register(
             returned: true,
             heard: now.time,
         };
-        fleet.nodes.insert(name.clone(), node);
+        agents.insert(name.clone(), node);
         journal.node(lock.as_ref(), name, EventKind::Enrolled);
         return Ok(Reply::Registered { floor: generation });
     }
-    let Some(node) = fleet.nodes.get_mut(name) else { return Ok(Reply::Unchanged) };
+    let Some(node) = agents.get_mut(name) else { return Ok(Reply::Unchanged) };
     if node.incarnation == registration.incarnation {
         return Ok(Reply::Registered { floor: node.registered });
     }
@@ -118,8 +126,9 @@ pub(super) fn report(
     journal: &mut Journal,
 ) -> Result<Reply, Rejection> {
     let lock = fleet.lock.holder().cloned();
-    let Some(node) = fleet.nodes.get_mut(name) else {
-        let known = fleet.nodes.keys().cloned().collect();
+    let steers = fleet.balancers.contains_key(name);
+    let Some(node) = fleet.agent_mut(name) else {
+        let known = fleet.agents().map(|(name, _)| name.clone()).collect();
         return Err(Rejection::UnknownNode { fleet: id.clone(), node: name.clone(), known });
     };
     if node.incarnation != incarnation {
@@ -130,10 +139,14 @@ pub(super) fn report(
     }
     node.sequence = node.sequence.max(sequence);
     node.heard = now.time;
-    if node.observed.as_ref().is_none_or(|before| before.app != observed.app) {
+    if steers {
+        for what in news(node.observed.as_ref(), observed) {
+            journal.node(lock.as_ref(), name, EventKind::Traffic(what));
+        }
+    } else if node.observed.as_ref().is_none_or(|before| before.app != observed.app) {
         journal.node(lock.as_ref(), name, EventKind::App(words(&observed.app)));
     }
-    let evidence = evidence(node, observed);
+    let evidence = evidence(node, observed).filter(|_| !steers);
     if evidence.is_some() {
         node.stop_evidence = node.stop_evidence.or(evidence);
     } else if contradicts(observed) && Rule::EvidenceIsWithdrawn.holds() {
@@ -145,6 +158,28 @@ pub(super) fn report(
         operation.absent.retain(|absent| absent != name);
     }
     Ok(Reply::Done)
+}
+
+/// What has changed in the way that a load balancer sends its users, for people.
+fn news(before: Option<&Observed>, now: &Observed) -> Vec<String> {
+    let mut news = Vec::new();
+    for (name, seen) in &now.servers {
+        let same = before.and_then(|before| before.servers.get(name)) == Some(seen);
+        match seen {
+            ServerSeen::In if !same => news.push(format!("{name} is given to users")),
+            ServerSeen::Out { cut: 0 } if !same => news.push(format!("{name} is out")),
+            ServerSeen::Out { cut } if !same => {
+                news.push(format!("{name} is out, {cut} connections were cut"));
+            }
+            ServerSeen::In | ServerSeen::Draining | ServerSeen::Out { .. } => {}
+        }
+    }
+    match (before.and_then(|before| before.unsteered.as_ref()), &now.unsteered) {
+        (before, Some(why)) if before != Some(why) => news.push(format!("cannot be steered: {why}")),
+        (Some(_), None) => news.push("can be steered again".to_owned()),
+        _ => {}
+    }
+    news
 }
 
 /// The `Stop` that this report acknowledges with nothing running.

@@ -171,6 +171,12 @@ fn check(id: &FleetId, fleet: &Fleet, request: &Request) -> Result<(), Rejection
             node(on).and_then(|()| running())
         }
         Request::Verify => running(),
+        Request::Restart { nodes } => {
+            for name in nodes.iter().flatten() {
+                node(&Some(name.clone()))?;
+            }
+            running()
+        }
         Request::Prepare { to } => named(to),
         Request::Upgrade { to, on, .. } => {
             node(on)?;

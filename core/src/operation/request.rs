@@ -105,6 +105,11 @@ pub enum Request {
         /// The version.
         to: Version,
     },
+    /// Restart nodes that run, one after the other, each after its users have gone elsewhere.
+    Restart {
+        /// Which; all of them if none is named.
+        nodes: Option<Vec<NodeId>>,
+    },
     /// Run the fleet's checks on every node that should run. Nothing is stopped for it.
     Verify,
     /// A person has made sure that the database is whole, although a restore has not ended.
@@ -120,6 +125,7 @@ impl Request {
             | Request::Backup { .. }
             | Request::Upgrade { .. }
             | Request::Verify
+            | Request::Restart { .. }
             | Request::Hold { mode: HoldMode::Solo, .. } => true,
             Request::Stop
             | Request::Restore { .. }
@@ -150,6 +156,11 @@ impl fmt::Display for Request {
             Request::Restore { backup, code: true } => write!(f, "rollback {backup}"),
             Request::Prepare { to } => write!(f, "upgrade prepare {to}"),
             Request::Verify => f.write_str("verify"),
+            Request::Restart { nodes: None } => f.write_str("restart"),
+            Request::Restart { nodes: Some(nodes) } => {
+                let names = nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(",");
+                write!(f, "restart --nodes {names}")
+            }
             Request::RemoveBackup { backup } => write!(f, "backup remove {backup}"),
             Request::AcceptDatabase => f.write_str("restore --accept-database"),
             Request::Upgrade { to, .. } => write!(f, "upgrade --to {to}"),

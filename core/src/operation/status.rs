@@ -77,6 +77,8 @@ pub enum Blocked {
     HolderLost,
     /// The step takes longer than it may.
     Overdue,
+    /// A load balancer cannot be steered.
+    Traffic(NodeId, String),
     /// A person must approve.
     Approval,
     /// Going back would lose what users may have written since the backup, with the cause.
@@ -95,6 +97,7 @@ impl Blocked {
             Blocked::TaskFailed(..) => "task_failed",
             Blocked::HolderLost => "holder_lost",
             Blocked::Overdue => "overdue",
+            Blocked::Traffic(..) => "traffic",
             Blocked::Approval => "approval",
             Blocked::WritesAtStake(_) => "writes_at_stake",
         }
@@ -110,6 +113,7 @@ impl Blocked {
             | Blocked::Breach(..)
             | Blocked::HolderLost
             | Blocked::Overdue
+            | Blocked::Traffic(..)
             | Blocked::Approval
             | Blocked::WritesAtStake(_) => false,
         }
@@ -117,7 +121,7 @@ impl Blocked {
 
     /// Whether the operation goes on without a person when the cause is gone.
     pub fn passes(word: &str) -> bool {
-        ["unreachable", "breach", "refused"].contains(&word)
+        ["unreachable", "breach", "refused", "traffic"].contains(&word)
     }
 }
 
@@ -135,6 +139,7 @@ impl fmt::Display for Blocked {
             Blocked::TaskFailed(node, why) => write!(f, "the task on {node} failed: {why}"),
             Blocked::HolderLost => f.write_str("the holder stopped renewing its lease"),
             Blocked::Overdue => f.write_str("the step takes longer than it may"),
+            Blocked::Traffic(node, why) => write!(f, "the load balancer of {node} cannot be steered: {why}"),
             Blocked::Approval => f.write_str("a person must approve"),
             Blocked::WritesAtStake(why) => {
                 write!(

@@ -43,6 +43,11 @@ pub enum Step {
         /// The node.
         node: NodeId,
     },
+    /// Users are kept away from the nodes, and nothing of theirs is under way there.
+    Drained {
+        /// The nodes.
+        nodes: Vec<NodeId>,
+    },
     /// The nodes are stopped, by evidence. A standing condition.
     Stopped {
         /// The nodes.
@@ -84,6 +89,8 @@ pub enum Step {
     },
     /// A person has approved.
     Approved,
+    /// Every load balancer gives users all nodes that it should.
+    InService,
     /// No process of the lost holder is known to run any more.
     HolderGone,
 }
@@ -95,6 +102,7 @@ impl Step {
             Step::Reachable { .. } => "reach".into(),
             Step::Checked { task, .. } => format!("check {}", task.name),
             Step::Empty { .. } => "empty".into(),
+            Step::Drained { .. } => "drain".into(),
             Step::Stopped { .. } => "stop".into(),
             Step::Granted => "grant".into(),
             Step::Released => "holder".into(),
@@ -104,6 +112,7 @@ impl Step {
             Step::Converted { .. } => "convert".into(),
             Step::Proved { .. } => "prove".into(),
             Step::Approved => "approval".into(),
+            Step::InService => "in service".into(),
             Step::HolderGone => "holder gone".into(),
         }
     }
@@ -115,6 +124,7 @@ impl Step {
             Step::Reachable { absent_ok: false, .. } => "an answer of each agent",
             Step::Checked { .. } => "each agent to say that it can be done",
             Step::Empty { .. } => "the agent to find no table",
+            Step::Drained { .. } => "the load balancer to send nobody there, and what is under way to end",
             Step::Stopped { .. } => "each agent to prove that nothing of the app runs",
             Step::Granted => "no foreign process and no unknown database session",
             Step::Released => "the holder's command to end",
@@ -123,6 +133,7 @@ impl Step {
             Step::Converted { .. } => "the agent's acknowledgement",
             Step::Proved { .. } => "a proof from each app",
             Step::Approved => "a person: soloist operation approve or reject",
+            Step::InService => "each load balancer to bring the nodes back",
             Step::HolderGone => "the lost holder's processes to end",
         }
     }
@@ -135,6 +146,7 @@ impl fmt::Display for Step {
             Step::Reachable { nodes, .. } => write!(f, "reach {}", list(nodes)),
             Step::Checked { nodes, task } => write!(f, "check {} on {}", task.name, list(nodes)),
             Step::Empty { node } => write!(f, "find the database of {node} empty"),
+            Step::Drained { nodes } => write!(f, "drain {}", list(nodes)),
             Step::Stopped { nodes } => write!(f, "stop {}", list(nodes)),
             Step::Granted => f.write_str("grant"),
             Step::Released => f.write_str("wait for the holder's work"),
@@ -151,6 +163,7 @@ impl fmt::Display for Step {
                 write!(f, "prove {plugin} not loaded on {}", list(nodes))
             }
             Step::Approved => f.write_str("wait for approval"),
+            Step::InService => f.write_str("bring the nodes back to users"),
             Step::HolderGone => f.write_str("see the holder's processes gone"),
         }
     }

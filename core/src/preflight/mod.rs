@@ -213,6 +213,7 @@ fn matters(check: &str, request: &Request) -> bool {
         | Request::RemoveBackup { .. }
         | Request::Prepare { .. }
         | Request::Verify
+        | Request::Restart { .. }
         | Request::AcceptDatabase => false,
     }
 }

@@ -13,6 +13,7 @@ pub mod plan;
 pub mod plugin;
 pub mod preflight;
 pub mod request;
+pub mod restart;
 pub mod restore;
 pub mod rollback;
 pub mod run;

@@ -40,7 +40,7 @@ pub struct Options {
 /// How an operation is asked for.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Asking {
-    /// Why; kept with the operation
+    /// Why; kept with the operation, and shown to users whom it keeps away (the maintenance page)
     #[arg(long, default_value = "")]
     pub reason: String,
     /// End the operation if it is not granted by then (exit code 75), for example 5m [default: the fleet's policy]

@@ -8,7 +8,8 @@ use crate::{
     commands::{
         Context, plugin,
         request::{
-            BackupRequest, Change, HoldRequest, PluginRequest, PrepareRequest, StartRequest, UpgradeRequest,
+            BackupRequest, Change, HoldRequest, PluginRequest, PrepareRequest, RestartRequest, StartRequest,
+            UpgradeRequest,
         },
         rollback,
     },
@@ -61,6 +62,8 @@ enum What {
     },
     /// Of running the fleet's checks
     Verify,
+    /// Of restarting nodes one after the other
+    Restart(RestartRequest),
 }
 
 #[derive(Debug, Subcommand)]
@@ -98,6 +101,7 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
             rollback::request(&rollback::find(context, &fleet, backup.as_ref()).await?)?
         }
         What::Verify => Request::Verify,
+        What::Restart(restart) => restart.request(),
     };
     let request = v1::PlanRequest { fleet: fleet.to_string(), request: Some(request.into()) };
     let reply = context.client.call_fresh(

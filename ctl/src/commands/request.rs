@@ -145,3 +145,18 @@ impl PluginRequest {
         Request::Plugin { change, plugin: package, on: self.on.clone() }
     }
 }
+
+/// Which nodes.
+#[derive(Debug, clap::Args)]
+pub struct RestartRequest {
+    /// Only these nodes, with commas between them
+    #[arg(long, value_delimiter = ',', value_name = "NODE")]
+    nodes: Option<Vec<NodeId>>,
+}
+
+impl RestartRequest {
+    /// As the coordinators take it.
+    pub fn request(self) -> Request {
+        Request::Restart { nodes: self.nodes }
+    }
+}

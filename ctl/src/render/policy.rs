@@ -4,7 +4,7 @@ use serde_json::{Map, json};
 use soloist_core::{
     check::{Check, Expected, What},
     ids::FleetId,
-    policy::{Policy, Traffic},
+    policy::Policy,
     time::Millis,
 };
 
@@ -46,16 +46,13 @@ fn lines(policy: &Policy) -> Vec<Line> {
         backup_timeout,
         keep_backups,
         traffic,
+        drain_timeout,
         grace,
         uploads,
         checks: _,
         max_parallel,
     } = policy;
     let length = |length: &Millis| Value::Length(*length);
-    let traffic = match traffic {
-        Traffic::Direct => "direct",
-        Traffic::Ready => "ready",
-    };
     let grace = grace.map_or(Value::Unset("\"60s\""), Value::Length);
     let uploads = uploads.map_or(Value::Unset("\"presync\""), |uploads| Value::Word(uploads.word()));
     vec![
@@ -75,7 +72,12 @@ fn lines(policy: &Policy) -> Vec<Line> {
         line("task_timeout", length(task_timeout), "for a task, such as a plugin change"),
         line("backup_timeout", length(backup_timeout), "for a backup or a restore"),
         line("keep_backups", Value::Count(*keep_backups), "backups that are kept"),
-        line("traffic", Value::Word(traffic), "how users come: direct, or ready (a balancer asks /ready)"),
+        line(
+            "traffic",
+            Value::Word(traffic.word()),
+            "how users come: direct, ready (a balancer asks /ready), or balancer (with an agent beside it)",
+        ),
+        line("drain_timeout", length(drain_timeout), "for requests under way to a node that is taken out"),
         line("grace", grace, "between SIGTERM and SIGKILL; what a node says itself counts first"),
         line("uploads", uploads, "in backups: skip, presync or include; not set: each node's own"),
         line("max_parallel", Value::Count(*max_parallel), "nodes that start at once, after the first"),
@@ -262,7 +264,7 @@ mod tests {
         Policy {
             start_timeout: Millis::from_secs(7_200),
             lease: Millis(30_500),
-            traffic: Traffic::Ready,
+            traffic: soloist_core::policy::Traffic::Balancer,
             grace: Some(Millis::from_secs(45)),
             uploads: Some(soloist_core::policy::Uploads::Include),
             checks: vec![
@@ -297,7 +299,7 @@ mod tests {
             "lease = \"30500ms\"",
             "grace = \"45s\"",
             "keep_backups = 7",
-            "traffic = \"ready\"",
+            "traffic = \"balancer\"",
             "command = \"smoke\"\ntimeout = \"1500ms\"\ntries = 4\n",
         ] {
             assert!(text.contains(line), "{line} is not in:\n{text}");

@@ -8,7 +8,7 @@ use soloist_core::{
 use super::{
     json::Fresh,
     length,
-    table::{facts, lock, nodes},
+    table::{balancers, facts, lock, nodes},
 };
 use crate::clock;
 
@@ -36,6 +36,10 @@ pub fn fleet(view: &FleetView, fresh: &Fresh) -> String {
         text.push_str("no nodes\n");
     } else {
         text.push_str(&nodes(&view.nodes));
+    }
+    if !view.balancers.is_empty() {
+        text.push('\n');
+        text.push_str(&balancers(&view.balancers));
     }
     if let Some(current) = &view.current {
         text.push('\n');

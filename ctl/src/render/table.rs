@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use comfy_table::{Table, presets::NOTHING};
-use soloist_core::view::{LockView, NodeView, OperationView};
+use soloist_core::traffic::ServerSeen;
+use soloist_core::view::{BalancerView, LockView, NodeView, OperationView};
 
 use super::{
     json::{Backup, Event, Fleet, NodePlugins},
@@ -29,6 +30,29 @@ pub fn nodes(nodes: &[NodeView]) -> String {
         [node.node.to_string(), node.app.clone(), node.wanted.clone(), code, heard, remarks(node)]
     };
     columns(["NODE", "APP", "WANTED", "CODE", "HEARD", "REMARKS"], nodes.iter().map(row))
+}
+
+/// A fleet's load balancers.
+pub fn balancers(balancers: &[BalancerView]) -> String {
+    let row = |balancer: &BalancerView| {
+        let heard = balancer.heard.map_or("?".to_owned(), length);
+        let servers = balancer.servers.iter().map(|(node, seen)| match seen {
+            ServerSeen::In => node.to_string(),
+            ServerSeen::Draining => format!("{node} (draining)"),
+            ServerSeen::Out { .. } => format!("{node} (out)"),
+        });
+        let mut remarks = Vec::new();
+        if balancer.lost {
+            remarks.push("OUT OF CONTACT".to_owned());
+        }
+        remarks.extend(balancer.unsteered.clone());
+        if !balancer.acknowledged {
+            remarks.push("not acknowledged yet".to_owned());
+        }
+        let servers = servers.collect::<Vec<_>>().join(", ");
+        [balancer.node.to_string(), servers, heard, remarks.join("; ")]
+    };
+    columns(["BALANCER", "SENDS USERS TO", "HEARD", "REMARKS"], balancers.iter().map(row))
 }
 
 fn remarks(node: &NodeView) -> String {

@@ -18,6 +18,7 @@ impl From<Registration> for v1::Registration {
             machine: registration.machine.0,
             boot: registration.boot.0,
             address: registration.address,
+            role: v1::registration::Role::from(registration.role).into(),
         }
     }
 }
@@ -26,6 +27,7 @@ impl TryFrom<v1::Registration> for Registration {
     type Error = FieldError;
     fn try_from(registration: v1::Registration) -> Result<Self, FieldError> {
         Ok(Self {
+            role: registration.role().into(),
             incarnation: Incarnation(registration.incarnation),
             lineage: registration.lineage.into_iter().map(Incarnation).collect(),
             fresh: registration.fresh,

@@ -43,5 +43,6 @@ fn kind(kind: &EventKind) -> &'static str {
         EventKind::Decided(_) => "decided",
         EventKind::Policy(_) => "policy",
         EventKind::Backup(_) => "backup",
+        EventKind::Traffic(_) => "traffic",
     }
 }

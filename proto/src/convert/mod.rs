@@ -10,6 +10,7 @@ mod observed;
 mod policy;
 mod preflight;
 mod request;
+mod traffic;
 mod view;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@ use soloist_core::{
     ids::{BootId, Generation, Token, Version},
 };
 
+use super::traffic::{seen, servers};
 use super::{FieldError, each, maybe, named, nested, parameters, unknown};
 use crate::v1;
 
@@ -127,6 +128,9 @@ impl From<Observed> for v1::Observed {
             proved: observed.proved.map(Into::into),
             unproved: observed.unproved,
             output: parameters(observed.output),
+            away: observed.away,
+            servers: servers(observed.servers),
+            unsteered: observed.unsteered,
         }
     }
 }
@@ -148,6 +152,9 @@ impl TryFrom<v1::Observed> for Observed {
             proved: maybe("proved", observed.proved)?,
             unproved: observed.unproved,
             output: named("output", observed.output)?,
+            away: observed.away,
+            servers: seen(observed.servers)?,
+            unsteered: observed.unsteered,
         })
     }
 }

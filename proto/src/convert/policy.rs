@@ -80,6 +80,7 @@ impl From<Traffic> for v1::policy::Traffic {
         match traffic {
             Traffic::Direct => v1::policy::Traffic::Direct,
             Traffic::Ready => v1::policy::Traffic::Ready,
+            Traffic::Balancer => v1::policy::Traffic::Balancer,
         }
     }
 }
@@ -91,6 +92,7 @@ impl TryFrom<v1::policy::Traffic> for Traffic {
             v1::policy::Traffic::Unspecified => Err(unknown("traffic")),
             v1::policy::Traffic::Direct => Ok(Traffic::Direct),
             v1::policy::Traffic::Ready => Ok(Traffic::Ready),
+            v1::policy::Traffic::Balancer => Ok(Traffic::Balancer),
         }
     }
 }
@@ -137,6 +139,7 @@ impl From<Policy> for v1::Policy {
             uploads: policy.uploads.map(|uploads| v1::policy::Uploads::from(uploads).into()),
             checks: policy.checks.into_iter().map(Into::into).collect(),
             max_parallel: policy.max_parallel,
+            drain_timeout_ms: policy.drain_timeout.0,
         }
     }
 }
@@ -163,6 +166,7 @@ impl TryFrom<v1::Policy> for Policy {
             uploads,
             checks: each("checks", policy.checks)?,
             max_parallel: policy.max_parallel,
+            drain_timeout: Millis(policy.drain_timeout_ms),
         })
     }
 }

@@ -50,13 +50,18 @@ impl TryFrom<v1::plugin::Change> for PluginChange {
     }
 }
 
+fn list(nodes: Vec<NodeId>) -> v1::NodeList {
+    v1::NodeList { nodes: nodes.into_iter().map(Into::into).collect() }
+}
+
+fn named(field: &str, list: v1::NodeList) -> Result<Vec<NodeId>, FieldError> {
+    list.nodes.into_iter().map(|node| name(field, node)).collect()
+}
+
 impl From<Request> for v1::Request {
     fn from(request: Request) -> Self {
         let request = match request {
-            Request::Start { install, nodes } => Kind::Start(v1::Start {
-                install,
-                nodes: nodes.map(|nodes| v1::NodeList { nodes: nodes.into_iter().map(Into::into).collect() }),
-            }),
+            Request::Start { install, nodes } => Kind::Start(v1::Start { install, nodes: nodes.map(list) }),
             Request::Stop => Kind::Stop(v1::Stop {}),
             Request::Hold { mode, on } => {
                 Kind::Hold(v1::Hold { mode: v1::hold::Mode::from(mode).into(), on: on.map(Into::into) })
@@ -77,6 +82,7 @@ impl From<Request> for v1::Request {
             }
             Request::Prepare { to } => Kind::Prepare(v1::Prepare { to: to.0 }),
             Request::Verify => Kind::Verify(v1::Verify {}),
+            Request::Restart { nodes } => Kind::Restart(v1::Restart { nodes: nodes.map(list) }),
         };
         Self { request: Some(request) }
     }
@@ -87,11 +93,8 @@ impl TryFrom<v1::Request> for Request {
     fn try_from(request: v1::Request) -> Result<Self, FieldError> {
         match request.request.ok_or_else(|| unknown("request"))? {
             Kind::Start(start) => {
-                let list = |list: v1::NodeList| {
-                    let nodes = list.nodes.into_iter();
-                    nodes.map(|node| name::<NodeId>("start.nodes", node)).collect::<Result<_, _>>()
-                };
-                Ok(Request::Start { install: start.install, nodes: start.nodes.map(list).transpose()? })
+                let nodes = start.nodes.map(|nodes| named("start.nodes", nodes)).transpose()?;
+                Ok(Request::Start { install: start.install, nodes })
             }
             Kind::Stop(v1::Stop {}) => Ok(Request::Stop),
             Kind::Hold(hold) => {
@@ -118,6 +121,9 @@ impl TryFrom<v1::Request> for Request {
             }),
             Kind::Prepare(prepare) => Ok(Request::Prepare { to: Version(prepare.to) }),
             Kind::Verify(v1::Verify {}) => Ok(Request::Verify),
+            Kind::Restart(restart) => Ok(Request::Restart {
+                nodes: restart.nodes.map(|nodes| named("restart.nodes", nodes)).transpose()?,
+            }),
         }
     }
 }

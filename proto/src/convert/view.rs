@@ -60,6 +60,7 @@ impl From<FleetView> for v1::FleetView {
             current: view.current.map(Into::into),
             queue: view.queue.into_iter().map(Into::into).collect(),
             policy_version: view.policy_version,
+            balancers: view.balancers.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -78,6 +79,7 @@ impl TryFrom<v1::FleetView> for FleetView {
             current: maybe("current", view.current)?,
             queue: each("queue", view.queue)?,
             policy_version: view.policy_version,
+            balancers: each("balancers", view.balancers)?,
         })
     }
 }

@@ -8,19 +8,21 @@ use soloist_core::{
         TaskKey, TaskPhase, TaskResult,
     },
     check::{Check, Expected, What},
-    command::{Decision, Registration, Submission},
+    command::{Decision, Registration, Role, Submission},
     condition::Wait,
     ids::{
         BackupId, BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Right, Token,
         Version,
     },
+    notice::Notice,
     operation::{HoldMode, PluginChange, Request},
     policy::{Policy, Traffic, Uploads},
     preflight::{Finding, NodeFacts, Place, Release, Severity, Space, StorageFacts},
     preview::PlannedStep,
     state::{DatabaseRecord, Desired},
     time::{Millis, Time},
-    view::{FleetView, LockView, NodeView, OperationView, OutageView, StepView},
+    traffic::{ServerSeen, TrafficSpec},
+    view::{BalancerView, FleetView, LockView, NodeView, OperationView, OutageView, StepView},
 };
 use soloist_proto::convert::Greeting;
 
@@ -64,8 +66,22 @@ pub(crate) fn assignment() -> Assignment {
             target: Some(Version("2.2.16".into())),
             hold: true,
             grace: Some(Millis(45_000)),
+            traffic: Some(traffic()),
         },
     }
+}
+
+pub(crate) fn traffic() -> TrafficSpec {
+    TrafficSpec { servers: [(node("a"), true), (node("b"), false)].into(), within: Millis(30_000) }
+}
+
+pub(crate) fn servers() -> BTreeMap<NodeId, ServerSeen> {
+    let out = ServerSeen::Out { cut: 3 };
+    [(node("a"), ServerSeen::In), (node("b"), ServerSeen::Draining), (node("c"), out)].into()
+}
+
+pub(crate) fn notice() -> Notice {
+    Notice { reason: "The new reports".into(), remaining: Some(Millis(90_000)) }
 }
 
 pub(crate) fn checks() -> Vec<Check> {
@@ -97,7 +113,8 @@ pub(crate) fn policy() -> Policy {
         task_timeout: Millis(1_010),
         backup_timeout: Millis(1_011),
         keep_backups: 12,
-        traffic: Traffic::Ready,
+        traffic: Traffic::Balancer,
+        drain_timeout: Millis(1_012),
         grace: Some(Millis(1_013)),
         uploads: Some(Uploads::Presync),
         checks: checks(),
@@ -141,6 +158,9 @@ pub(crate) fn observed() -> Observed {
         output: [("size".to_owned(), "34 MB".to_owned())].into(),
         proved: Some(proof()),
         unproved: Some("the app does not answer".into()),
+        away: true,
+        servers: servers(),
+        unsteered: Some("no such socket".into()),
     }
 }
 
@@ -196,6 +216,7 @@ pub(crate) fn registration() -> Registration {
         machine: MachineId("machine".into()),
         boot: BootId("boot".into()),
         address: "127.0.0.1:7411".into(),
+        role: Role::Balancer,
     }
 }
 
@@ -228,6 +249,8 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Upgrade { to: Version("2.2.16".into()), on: None, approve: false },
         Request::Prepare { to: Version("2.2.16".into()) },
         Request::Verify,
+        Request::Restart { nodes: None },
+        Request::Restart { nodes: Some(vec![node("a")]) },
     ]
 }
 
@@ -310,6 +333,15 @@ pub(crate) fn fleet_view() -> FleetView {
             lost: true,
             code: Some("2.2.15".into()),
             foreign: vec!["pid 7".into()],
+        }],
+        balancers: vec![BalancerView {
+            node: node("lb"),
+            address: "127.0.0.1:7412".into(),
+            acknowledged: true,
+            heard: Some(Millis(101)),
+            lost: true,
+            servers: servers(),
+            unsteered: Some("no such socket".into()),
         }],
         current: Some(operation_view()),
         queue: vec![operation_view()],

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Cli, Daemon, bin, get_json, kill_marked, until};
+use super::{Cli, Daemon, Poller, bin, get_json, kill_marked, until};
 
 /// How a fleet is set up.
 #[derive(Debug, Clone)]
@@ -64,6 +64,7 @@ pub struct Fleet {
     pub agent_http: Vec<u16>,
     /// Ports of the apps.
     pub apps: Vec<u16>,
+    _poller: Poller,
     _temp: tempfile::TempDir,
 }
 
@@ -123,6 +124,7 @@ impl Fleet {
             agent_http: agent_http.to_vec(),
             apps: apps.to_vec(),
             folder,
+            _poller: Poller::start(agent_http),
             _temp: temp,
         };
         fleet.write(options);

@@ -3,8 +3,12 @@
 mod cli;
 mod daemon;
 mod fleet;
+pub mod haproxy;
 mod http;
 pub mod load;
+mod poller;
+pub mod proxy;
+pub mod users;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,6 +17,7 @@ pub use cli::{Cli, Output};
 pub use daemon::{Daemon, kill_marked, marked};
 pub use fleet::{Fleet, FleetOptions, free_ports, whole};
 pub use http::{get, get_json, head};
+pub use poller::Poller;
 
 /// The folder with Soloist's programs: `SOLOIST_BIN`, else where cargo put them for these tests.
 ///

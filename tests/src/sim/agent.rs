@@ -6,6 +6,7 @@ use soloist_core::agent::{AppSeen, Checked, Facts, Health, Ledger, Seen};
 use soloist_core::assignment::{
     DatabaseFacts, DbSession, Foreign, Observed, Proof, RunMode, Task, TaskKey, TaskResult,
 };
+use soloist_core::command::Role;
 use soloist_core::ids::{
     BackupId, BootId, Generation, Incarnation, Launch, MachineId, NodeId, Token, Version,
 };
@@ -39,10 +40,19 @@ pub(crate) struct Child {
     pub(crate) copy: Database,
 }
 
-/// One node.
+/// What a load balancer truly does with a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    In,
+    Draining(u64),
+    Out,
+}
+
+/// One node, or a load balancer.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) name: NodeId,
+    pub(crate) role: Role,
     pub(crate) machine: MachineId,
     pub(crate) up: bool,
     pub(crate) boot: u64,
@@ -81,7 +91,14 @@ pub(crate) struct Host {
     pub(crate) next_scan: u64,
     /// Until then nothing reaches its agent, although what it sends arrives: a link that is cut one way.
     pub(crate) deaf_until: u64,
+    /// Since when its agent keeps users away.
+    pub(crate) held_since: Option<u64>,
+    /// Of a load balancer: what it does with each node, and whether a reload has made it forget what its agent said.
+    pub(crate) lanes: BTreeMap<NodeId, (Lane, bool)>,
 }
+
+/// How long a request takes at most, in milliseconds.
+const REQUEST: u64 = 600;
 
 fn session(pid: u32) -> DbSession {
     DbSession { pid, role: "nocobase".into(), client: "10.0.0.9".into(), application: String::new() }
@@ -94,8 +111,9 @@ impl Host {
         self.checked = Some(Checked { key, result, output: found.collect() });
     }
 
-    pub(crate) fn new(name: NodeId) -> Self {
+    pub(crate) fn new(name: NodeId, role: Role) -> Self {
         Self {
+            role,
             machine: MachineId(format!("machine-of-{name}")),
             name,
             up: true,
@@ -126,6 +144,8 @@ impl Host {
             scanned: (Vec::new(), Vec::new()),
             next_scan: 0,
             deaf_until: 0,
+            held_since: None,
+            lanes: BTreeMap::new(),
         }
     }
 
@@ -136,6 +156,12 @@ impl Host {
     /// The app that a keeper runs.
     pub(crate) fn own(&self) -> Option<&App> {
         self.apps.iter().find(|app| matches!(app.starter, Starter::Keeper(_)))
+    }
+
+    /// Whether its agent says that users may come.
+    pub(crate) fn ready(&self) -> bool {
+        let assignment = self.ledger.assignment.as_ref().filter(|_| self.agent_up);
+        assignment.is_some_and(|assignment| !assignment.spec.hold)
     }
 
     /// Whether nothing runs here or is about to.
@@ -212,6 +238,7 @@ impl Host {
             checked: self.checked.clone(),
             proved: self.proved.clone(),
             unproved: None,
+            away: self.held_since.is_some_and(|since| now >= since + REQUEST),
             may_restart: now >= self.restart_at,
         }
     }

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use soloist_core::assignment::{Observed, Run, RunMode, Task};
+use soloist_core::command::Role;
 use soloist_core::event::EventKind;
 use soloist_core::ids::{Generation, NodeId, OperationId, Right, Token};
-use soloist_core::operation::{HoldMode, Operation, Request};
-use soloist_core::policy::Policy;
+use soloist_core::operation::{HoldMode, Operation, Request, Step};
+use soloist_core::policy::{Policy, Traffic};
 use soloist_core::state::Fleet;
 
 use super::Summary;
-use super::agent::Host;
+use super::agent::{Host, Lane};
 use super::app::Phase;
 
 /// The oracle's own memory; it believes nothing that the state says of the world.
@@ -85,6 +86,7 @@ impl Oracle {
                 self.summary.breaches += 1;
                 Ok(())
             }
+            EventKind::StepDone(step) => drained(step, fleet, hosts),
             EventKind::Ended(how) => {
                 self.summary.succeeded += u64::from(how == "succeeded");
                 self.summary.rolled_back += u64::from(how.starts_with("rolled back"));
@@ -294,6 +296,26 @@ impl Oracle {
     }
 }
 
+/// A step was done: if it kept users away from nodes, no load balancer may still send some there.
+fn drained(done: &str, fleet: &Fleet, hosts: &[Host]) -> Result<(), String> {
+    if fleet.policy.traffic != Traffic::Balancer {
+        return Ok(());
+    }
+    let steps = fleet.current().map(|operation| operation.plan.as_slice()).unwrap_or_default();
+    let step = steps.iter().find(|step| matches!(step, Step::Drained { .. }) && step.to_string() == done);
+    let Some(Step::Drained { nodes }) = step else { return Ok(()) };
+    for host in hosts.iter().filter(|host| host.role == Role::Balancer && host.up) {
+        let gives = |name: &&NodeId| {
+            let lane = host.lanes.get(*name);
+            lane.is_some_and(|(lane, excused)| *lane != Lane::Out && !excused)
+        };
+        if let Some(node) = nodes.iter().find(gives) {
+            return Err(format!("{node} counts as drained, and users of {} are still there", host.name));
+        }
+    }
+    Ok(())
+}
+
 fn starts(phase: &Phase) -> bool {
     matches!(phase, Phase::Starting(_) | Phase::Migrating(..))
 }
@@ -307,6 +329,7 @@ fn may_run(operation: &Operation) -> Option<NodeId> {
         | Request::RemoveBackup { .. }
         | Request::Prepare { .. }
         | Request::Verify
+        | Request::Restart { .. }
         | Request::AcceptDatabase => None,
         Request::Hold { mode: HoldMode::Solo, .. }
         | Request::Plugin { .. }
@@ -321,9 +344,12 @@ pub(crate) fn whole(fleet: &Fleet, hosts: &[Host]) -> bool {
     fleet.current().is_none()
         && fleet.queue.is_empty()
         && fleet.active
-        && fleet.nodes.len() == hosts.len()
+        && fleet.nodes.len() + fleet.balancers.len() == hosts.len()
         && fleet.nodes.values().all(|node| node.admitted && node.assignment.spec.run == Run::Plain)
-        && hosts
-            .iter()
-            .all(|host| host.own().is_some_and(|app| app.phase == Phase::Serving && app.stops_at.is_none()))
+        && hosts.iter().all(|host| match host.role {
+            Role::App => host.own().is_some_and(|app| app.phase == Phase::Serving && app.stops_at.is_none()),
+            Role::Balancer => {
+                fleet.nodes.keys().all(|name| host.lanes.get(name).is_some_and(|(lane, _)| *lane == Lane::In))
+            }
+        })
 }

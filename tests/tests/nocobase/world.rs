@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use soloist_demo::monitor::{Monitor, MonitorOptions, Process, Recording, Window, is_nocobase};
-use soloist_tests::harness::{Cli, Daemon, bin, get, get_json, kill_marked, until, whole};
+use soloist_tests::harness::{Cli, Daemon, Poller, bin, get, get_json, kill_marked, until, whole};
 use soloist_tests::witness::{DatabaseWitness, Sightings, Tolerance, disagreements};
 
 use crate::server::Server;
@@ -37,6 +37,7 @@ pub(crate) struct World {
     pub(crate) agents: Vec<Option<Daemon>>,
     monitor: Option<Monitor>,
     witness: Option<DatabaseWitness>,
+    _poller: Poller,
     boots: u32,
 }
 
@@ -67,6 +68,7 @@ impl World {
             (1..=3).map(|at| format!("127.0.0.1:{}", 7400 + server.offset() + at)).collect();
         let cli =
             Cli { program: bin("soloist"), endpoints: endpoints.join(","), fleet: server.fleet().into() };
+        let agents: Vec<u16> = (1..=3).map(|at| 7410 + server.offset() + at).collect();
         let mut world = Self {
             server,
             lab,
@@ -77,6 +79,7 @@ impl World {
             agents: (0..NODES).map(|_| None).collect(),
             monitor: None,
             witness: None,
+            _poller: Poller::start(&agents),
             boots: 1,
         };
         world.down();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use soloist_core::State;
+use soloist_core::command::Role;
 use soloist_core::ids::Incarnation;
 use soloist_core::operation::Request;
 use soloist_core::state::Fleet;
@@ -147,7 +148,11 @@ impl World {
                 self.hosts[at].keepers.pop();
                 self.note(format!("keeper of {} dies before it has executed the app", self.hosts[at].name));
             }
-            if self.harm(1) && self.chance.permille(400) {
+            if self.hosts[at].role == Role::Balancer {
+                if self.harm(2) {
+                    self.reload(at);
+                }
+            } else if self.harm(1) && self.chance.permille(400) {
                 self.start_by_hand(at);
             }
             if self.harm(1) && self.chance.permille(60) && self.hosts[at].idle() {
@@ -178,6 +183,7 @@ impl World {
         host.child = None;
         host.keepers.clear();
         host.holders.clear();
+        host.lanes.clear();
         host.ended = None;
         let name = host.name.clone();
         for client in self.clients.iter_mut().filter(|client| client.host == at) {

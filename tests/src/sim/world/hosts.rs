@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use soloist_core::agent::{Action, observe, reconcile, restart_delay};
 use soloist_core::assignment::{Needs, Observed, RunMode, TaskPhase, TaskResult};
-use soloist_core::command::Registration;
+use soloist_core::command::{Registration, Role};
 use soloist_core::ids::{Generation, Launch};
 use soloist_core::operation::PluginChange;
 use soloist_core::time::Millis;
@@ -27,7 +27,10 @@ impl World {
         self.hosts[at].holders.retain(|(_, until)| *until > now);
         if self.hosts[at].agent_up && now >= self.hosts[at].next_step {
             self.hosts[at].next_step = now + self.chance.between(40, 300);
-            self.run_agent(at)?;
+            match self.hosts[at].role {
+                Role::App => self.run_agent(at)?,
+                Role::Balancer => self.run_balancer(at),
+            }
         }
         Ok(())
     }
@@ -165,6 +168,8 @@ impl World {
             }
         }
         self.talk(at);
+        let held = !self.hosts[at].ready();
+        self.hosts[at].held_since = held.then(|| self.hosts[at].held_since.unwrap_or(now));
         self.finish_task(at);
         let seen = self.hosts[at].seen(now);
         for action in reconcile(&self.hosts[at].ledger, &seen) {
@@ -172,9 +177,15 @@ impl World {
         }
         let seen = self.hosts[at].seen(now);
         let observed = observe(&self.hosts[at].ledger, &seen);
+        self.tell(at, observed);
+        Ok(())
+    }
+
+    /// Reports what is new, and now and then what was not acknowledged.
+    pub(super) fn tell(&mut self, at: usize, observed: Observed) {
         let host = &mut self.hosts[at];
         if !host.registered {
-            return Ok(());
+            return;
         }
         if host.last.as_ref() != Some(&observed) {
             host.sequence += 1;
@@ -183,7 +194,6 @@ impl World {
         } else if host.acked < host.sequence && self.chance.permille(150) {
             self.report(at, observed);
         }
-        Ok(())
     }
 
     pub(super) fn report(&mut self, at: usize, observed: Observed) {
@@ -211,6 +221,7 @@ impl World {
                 machine: host.machine.clone(),
                 boot: host.boot_id(),
                 address: String::new(),
+                role: host.role,
             };
             self.send(Message::Hello { node: at, member, registration });
             return;
@@ -221,7 +232,7 @@ impl World {
             self.send(Message::Beat { node: at, member });
             // The leader's own number for the node, carried by contact answers: too old here, so look elsewhere.
             let current =
-                self.master.fleets.get(&self.fleet).and_then(|fleet| fleet.nodes.get(&self.hosts[at].name));
+                self.master.fleets.get(&self.fleet).and_then(|fleet| fleet.agent(&self.hosts[at].name));
             let have = self.hosts[at]
                 .ledger
                 .assignment

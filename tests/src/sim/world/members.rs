@@ -143,7 +143,7 @@ impl World {
                     continue;
                 }
                 let Some(node) =
-                    self.members[at].state.fleets.get(&self.fleet).and_then(|fleet| fleet.nodes.get(&name))
+                    self.members[at].state.fleets.get(&self.fleet).and_then(|fleet| fleet.agent(&name))
                 else {
                     continue;
                 };

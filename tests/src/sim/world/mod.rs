@@ -1,6 +1,7 @@
 //! The world's clockwork.
 
 mod backups;
+mod balancers;
 mod faults;
 mod hosts;
 mod members;
@@ -10,6 +11,7 @@ mod people;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
+use soloist_core::command::Role;
 use soloist_core::ids::{FleetId, Incarnation, NodeId, OperationId, Token};
 use soloist_core::operation::HoldMode;
 use soloist_core::policy::{Policy, Traffic};
@@ -76,9 +78,15 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let count = usize::try_from(chance.between(2, 4)).unwrap_or(3);
-        let hosts: Vec<Host> = (1..=count)
-            .map(|number| Host::new(NodeId::new(format!("node-{number}")).expect("a plain name")))
-            .collect();
+        let traffic = [Traffic::Direct, Traffic::Ready, Traffic::Balancer][chance.index(3)];
+        let steered = match traffic {
+            Traffic::Balancer => chance.between(1, 3),
+            Traffic::Direct | Traffic::Ready => 0,
+        };
+        let named = |kind: &str, number: u64| NodeId::new(format!("{kind}-{number}")).expect("a plain name");
+        let nodes = (1..=count as u64).map(|number| Host::new(named("node", number), Role::App));
+        let balancers = (1..=steered).map(|number| Host::new(named("balancer", number), Role::Balancer));
+        let hosts: Vec<Host> = nodes.chain(balancers).collect();
         let members = (0..3)
             .map(|_| {
                 let drift = i64::try_from(chance.between(0, 100)).unwrap_or(0) - 50;
@@ -99,7 +107,8 @@ impl World {
             task_timeout: Millis(2_500),
             backup_timeout: Millis(3_000),
             keep_backups: u32::try_from(chance.between(1, 3)).unwrap_or(1),
-            traffic: if chance.permille(500) { Traffic::Direct } else { Traffic::Ready },
+            traffic,
+            drain_timeout: Millis(1_500),
             max_parallel: u32::try_from(chance.between(1, 2)).unwrap_or(1),
             grace: None,
             uploads: None,

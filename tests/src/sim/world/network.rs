@@ -162,7 +162,7 @@ impl World {
     pub(super) fn hear(&mut self, node: usize) {
         let Some(leader) = self.leader else { return };
         // Only a session of the registered run counts.
-        let known = self.fleet_now().and_then(|fleet| fleet.nodes.get(&self.hosts[node].name));
+        let known = self.fleet_now().and_then(|fleet| fleet.agent(&self.hosts[node].name));
         if known.is_none_or(|known| known.incarnation != self.hosts[node].incarnation) {
             return;
         }

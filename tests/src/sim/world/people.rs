@@ -1,7 +1,7 @@
 //! People and programs that use the fleet.
 
 use soloist_core::Command;
-use soloist_core::command::{Decision, Submission};
+use soloist_core::command::{Decision, Role, Submission};
 use soloist_core::ids::{BackupId, MachineId, OperationId, Token, Version};
 use soloist_core::operation::{Blocked, Course, HoldMode, PluginChange, Request, Status, Step};
 use soloist_core::policy::Traffic;
@@ -88,7 +88,11 @@ impl World {
             return self.retry();
         }
         let host = self.chance.index(self.hosts.len());
-        let on = if self.chance.permille(500) { Some(self.hosts[host].name.clone()) } else { None };
+        let on = if self.chance.permille(500) {
+            Some(self.hosts[host].name.clone()).filter(|_| self.hosts[host].role == Role::App)
+        } else {
+            None
+        };
         let wait =
             if self.chance.permille(200) { Some(Millis(self.chance.between(1_000, 8_000))) } else { None };
         if !active || (stopped && self.chance.permille(600)) {
@@ -99,9 +103,10 @@ impl World {
         if self.chance.permille(200) {
             let approve = self.chance.permille(400);
             let to = Version(NEXT_VERSION.to_owned());
-            let request = match self.chance.between(0, 9) {
+            let request = match self.chance.between(0, 10) {
                 0 => Request::Prepare { to },
                 1 => Request::Verify,
+                2 => Request::Restart { nodes: on.map(|node| vec![node]) },
                 _ => Request::Upgrade { to, on, approve },
             };
             return self.submit(request, host, wait);
@@ -182,10 +187,13 @@ impl World {
     fn users(&mut self) {
         for at in 0..self.hosts.len() {
             // An agent that is away, or that has no assignment, does not say that it is ready.
-            let host = &self.hosts[at];
-            let assignment = host.ledger.assignment.as_ref().filter(|_| host.agent_up);
-            let ready = assignment.is_some_and(|assignment| !assignment.spec.hold);
-            let open = self.policy.traffic == Traffic::Direct || ready;
+            let ready = self.hosts[at].ready();
+            let open = match self.policy.traffic {
+                Traffic::Direct => true,
+                Traffic::Ready => ready,
+                // A load balancer asks the agents too.
+                Traffic::Balancer => ready && self.given(&self.hosts[at].name),
+            };
             let serves = self.hosts[at].own().is_some_and(|app| app.phase == Phase::Serving);
             if open && serves && !self.database.half && self.chance.permille(30) {
                 let row = self.chance.unique();
