@@ -9,12 +9,13 @@ use soloist_core::ids::{Generation, Launch, Version};
 use soloist_core::preflight::NodeFacts;
 use soloist_proto::v1;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::driver::{AppCommand, Driver, DriverError, LaunchPlan, ProcessDriver, StopOutcome};
 use crate::keeper::LogBounds;
 use crate::preflight::Gatherer;
 use crate::probe::{Health, Prober, Verdict};
-use crate::profile::{Facts, Profile};
+use crate::profile::{Drift, Facts, Profile, Versions};
 use crate::task::{LongTasks, Output, TaskEnd, TaskLimits, Tasks};
 
 /// Pause before a task that may still be under way is looked at again.
@@ -50,6 +51,8 @@ pub enum Done {
     Listed(v1::Inventory),
     /// They could not be listed.
     NotListed,
+    /// What the app has loaded was compared, of the process that has served since then; nothing if that could not be done.
+    Compared(Option<Instant>, Option<Drift>),
     /// Facts for preflight were gathered, for this number.
     Gathered(Box<NodeFacts>, u64),
 }
@@ -181,6 +184,22 @@ impl Jobs {
         self.spawn(
             async move { Done::Gathered(Box::new(this.gatherer.gather(&this.profile).await), answers) },
         );
+    }
+
+    /// Compares what the app has loaded with what it should have; `since` comes back with the answer.
+    pub(crate) fn compare(&self, before: Option<Versions>, since: Option<Instant>) {
+        let this = self.clone();
+        self.spawn(async move {
+            let drift = match this.profile.drift(before.as_ref()).await {
+                Some(Ok(drift)) => Some(drift),
+                Some(Err(why)) => {
+                    tracing::debug!(%why, "what the app has loaded is not known");
+                    None
+                }
+                None => None,
+            };
+            Done::Compared(since, drift)
+        });
     }
 
     /// Lists the app's plugins.

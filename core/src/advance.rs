@@ -125,7 +125,8 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
         | Request::Upgrade { .. }
         | Request::Prepare { .. }
         | Request::Verify
-        | Request::Restart { .. } => {}
+        | Request::Restart { .. }
+        | Request::Heal => {}
     }
     let from = fleet.database.as_ref().and_then(|database| database.version.clone());
     let pre_grant = fleet.policy.pre_grant_timeout;

@@ -107,6 +107,8 @@ pub struct Task {
     pub checks: Vec<Check>,
 }
 
+/// Most differences that a node tells of what it has loaded.
+pub const STALE_MAX: usize = 8;
 /// Most entries of a task's output.
 pub const OUTPUT_MAX: usize = 16;
 /// Longest name or value in a task's output, in characters.
@@ -294,6 +296,10 @@ pub struct Observed {
     /// Whether whoever asks `/ready` was told that nobody is to be sent here, and nothing is under way any more.
     #[serde(default)]
     pub away: bool,
+    /// In what the plugins that the serving app has loaded differ from those that the database and the disk have now, for
+    /// people; at most [`STALE_MAX`] entries.
+    #[serde(default)]
+    pub stale: Vec<String>,
     /// What a load balancer does with the fleet's nodes, under the assignment that is acknowledged.
     #[serde(default)]
     pub servers: BTreeMap<NodeId, ServerSeen>,

@@ -303,4 +303,6 @@ pub enum Timer {
     Settled,
     /// A fleet that should run has nodes that wait for a start.
     AutoStart,
+    /// A fleet that heals by itself has stale nodes.
+    AutoHeal,
 }

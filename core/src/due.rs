@@ -8,6 +8,7 @@ use crate::command::{Command, Timer};
 use crate::condition::{Condition, condition};
 use crate::ids::{FleetId, NodeId};
 use crate::operation::{Operation, Request, Status, Step};
+use crate::policy::{HEAL_PAUSE, Heal};
 use crate::state::{Desired, Fleet, Lock, State};
 use crate::time::{Millis, Time};
 
@@ -91,6 +92,9 @@ pub fn due(state: &State, contact: &Contact, now: Time) -> Vec<Command> {
         }
         if auto_start(fleet) {
             timers.push(Timer::AutoStart);
+        }
+        if auto_heal(fleet, now) {
+            timers.push(Timer::AutoHeal);
         }
         commands.extend(timers.into_iter().map(|timer| Command::Timer { fleet: id.clone(), timer }));
     }
@@ -201,6 +205,22 @@ pub(crate) fn step_limit(fleet: &Fleet, operation: &Operation) -> Option<Millis>
         | Step::Approved
         | Step::HolderGone => None,
     }
+}
+
+/// Whether the fleet should restart stale nodes by itself: it may, nothing else is going on, and the last time is long ago.
+pub(crate) fn auto_heal(fleet: &Fleet, now: Time) -> bool {
+    let lately = fleet.operations.iter().any(|operation| {
+        operation.by == AUTOMATIC
+            && operation.request == Request::Heal
+            && operation.ended.is_none_or(|ended| now.since(ended) < HEAL_PAUSE)
+    });
+    fleet.policy.heal == Heal::Automatic
+        && fleet.active
+        && fleet.desired == Desired::Run
+        && fleet.lock == Lock::Free
+        && fleet.queue.is_empty()
+        && !lately
+        && fleet.nodes.values().any(|node| node.admitted && !node.stale().is_empty())
 }
 
 /// Whether the fleet should start nodes by itself: it was started by a person once and should run, some node came

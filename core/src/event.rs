@@ -84,6 +84,8 @@ pub enum EventKind {
     Backup(String),
     /// A load balancer changed where it sends users.
     Traffic(String),
+    /// What a node's app has loaded began or ceased to differ from what it should have.
+    Stale(String),
 }
 
 impl fmt::Display for EventKind {
@@ -121,6 +123,7 @@ impl fmt::Display for EventKind {
             EventKind::Policy(what) => write!(f, "policy changed: {what}"),
             EventKind::Backup(what) => write!(f, "backup {what}"),
             EventKind::Traffic(what) => write!(f, "traffic: {what}"),
+            EventKind::Stale(what) => f.write_str(what),
         }
     }
 }

@@ -49,6 +49,7 @@ pub(crate) fn turn(
         | Request::Prepare { .. }
         | Request::Verify
         | Request::Restart { .. }
+        | Request::Heal
         | Request::AcceptDatabase => course,
         // Code and database go back together, and that cannot be undone in the middle.
         Request::Upgrade { .. } => match (operation.course, course) {

@@ -79,7 +79,7 @@ fn sentence(request: &Request) -> &'static str {
         Request::Upgrade { .. } => "The system is being upgraded",
         Request::Restore { .. } => "The system is being restored",
         Request::Backup { .. } => "The system is being backed up",
-        Request::Restart { .. } => "The system is being restarted",
+        Request::Restart { .. } | Request::Heal => "The system is being restarted",
         Request::Plugin { change: PluginChange::Enable | PluginChange::Disable, .. } => {
             "The system is being changed"
         }

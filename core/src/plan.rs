@@ -50,6 +50,7 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
             | Request::Upgrade { .. }
             | Request::Verify
             | Request::Restart { .. }
+            | Request::Heal
     );
     if needs_run && fleet.desired == Desired::Stop {
         return Err(
@@ -148,6 +149,13 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
         }
         Request::Prepare { to } => Ok((upgrade::prepare(&all, to), None)),
         Request::Restart { nodes } => Ok((restart(fleet, nodes.as_deref())?, None)),
+        Request::Heal => {
+            let stale = fleet.nodes.iter().filter(|(_, node)| node.admitted && !node.stale().is_empty());
+            let stale: Vec<NodeId> = stale.map(|(name, _)| name.clone()).collect();
+            // Somebody may have mended it meanwhile: then there is nothing to do, and that is well.
+            let steps = if stale.is_empty() { Vec::new() } else { restart(fleet, Some(&stale))? };
+            Ok((steps, None))
+        }
         Request::Verify => {
             let steps = upgrade::verify(fleet).ok_or("no node of the fleet should run at this moment")?;
             Ok((steps, None))

@@ -37,6 +37,8 @@ pub struct Policy {
     pub traffic: Traffic,
     /// How long requests and connections to a node that is taken out of service may go on before they are cut.
     pub drain_timeout: Millis,
+    /// Whether nodes whose app has not loaded what it should are restarted without being asked for.
+    pub heal: Heal,
     /// How long a node's app has between SIGTERM and SIGKILL; where a node's own configuration says something else, that
     /// counts.
     pub grace: Option<Millis>,
@@ -67,6 +69,27 @@ impl Uploads {
             Uploads::Skip => "skip",
             Uploads::Presync => "presync",
             Uploads::Include => "include",
+        }
+    }
+}
+
+/// Who asks for the healing of nodes that are stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Heal {
+    /// A person, or a program of theirs.
+    #[default]
+    Manual,
+    /// The fleet does it by itself.
+    Automatic,
+}
+
+impl Heal {
+    /// One word for programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Heal::Manual => "manual",
+            Heal::Automatic => "automatic",
         }
     }
 }
@@ -112,6 +135,7 @@ impl Default for Policy {
             keep_backups: 7,
             traffic: Traffic::Direct,
             drain_timeout: Millis::from_secs(30),
+            heal: Heal::Manual,
             grace: None,
             uploads: None,
             checks: Vec::new(),
@@ -177,6 +201,8 @@ impl Policy {
 
 /// Longest of the lengths above.
 const LENGTH_MAX: Millis = Millis::from_secs(7 * 24 * 3600);
+/// Least time between the ends of two healings that a fleet does by itself: what a restart does not mend, another would not.
+pub const HEAL_PAUSE: Millis = Millis::from_secs(600);
 /// Most nodes of a fleet: NocoBase's worker ids end at 31.
 pub const NODES_MAX: usize = 32;
 /// Most load balancers of a fleet.

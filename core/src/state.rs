@@ -195,6 +195,9 @@ pub struct Node {
     pub stop_evidence: Option<Generation>,
     /// What its agent last saw.
     pub observed: Option<Observed>,
+    /// Since when what its app has loaded differs from what it should have, milliseconds since 1970; `None` while it does not.
+    #[serde(default)]
+    pub stale_wall_ms: Option<u64>,
     /// Whether it may run outside operations.
     pub admitted: bool,
     /// Whether it came back, or is new, and waits for a start.
@@ -204,6 +207,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// In what its app differs from what it should have loaded; empty if it does not.
+    pub fn stale(&self) -> &[String] {
+        self.observed.as_ref().map_or(&[], |seen| seen.stale.as_slice())
+    }
+
     /// Whether the agent has acknowledged the current assignment.
     pub fn acknowledged(&self) -> bool {
         self.observed.as_ref().is_some_and(|observed| observed.applied >= self.assignment.generation)

@@ -87,6 +87,10 @@ pub struct NodeView {
     pub lost: bool,
     /// Version of its code.
     pub code: Option<String>,
+    /// In what the plugins that its app has loaded differ from those that it should have.
+    pub stale: Vec<String>,
+    /// Since when they do, milliseconds since 1970.
+    pub stale_wall_ms: Option<u64>,
     /// Foreign processes, and database sessions of nobody in the fleet, in words.
     pub foreign: Vec<String>,
 }
@@ -264,6 +268,8 @@ fn node_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &
         heard: contact.last(id, name).map(|at| state.now.since(at)),
         lost: contact.lost(id, name, state, state.now),
         code: seen.and_then(|seen| seen.code.as_ref()).map(ToString::to_string),
+        stale: node.stale().to_vec(),
+        stale_wall_ms: node.stale_wall_ms,
         foreign: seen
             .iter()
             .flat_map(|seen| {

@@ -8,8 +8,8 @@ use soloist_core::ids::FleetId;
 use crate::{
     client::Client,
     commands::{
-        self, backup, demo, events, fleet, lock, node, operation, plan, plugin, preflight, restart, restore,
-        rollback, run, stand_in, start, status, stop, upgrade, verify,
+        self, backup, demo, events, fleet, heal, lock, node, operation, plan, plugin, preflight, restart,
+        restore, rollback, run, stand_in, start, status, stop, upgrade, verify,
     },
     error::{CtlError, Kind, Result},
     ui::{Format, Ui},
@@ -67,6 +67,7 @@ enum Command {
     Upgrade(upgrade::Args),
     Rollback(rollback::Args),
     Restart(restart::Args),
+    Heal(heal::Args),
     Verify(verify::Args),
     Backup(backup::Args),
     Restore(restore::Args),
@@ -149,6 +150,7 @@ async fn dispatch(cli: Cli, ui: Ui) -> Result<ExitCode> {
         Command::Upgrade(args) => upgrade::run(args, &context).await,
         Command::Rollback(args) => rollback::run(args, &context).await,
         Command::Restart(args) => restart::run(args, &context).await,
+        Command::Heal(args) => heal::run(args, &context).await,
         Command::Verify(args) => verify::run(args, &context).await,
         Command::Fleet(args) => fleet::run(args, &context).await,
         Command::Backup(args) => backup::run(args, &context).await,

@@ -7,7 +7,7 @@ use std::{fmt, path::Path};
 use serde::{Deserialize, Deserializer, de};
 use soloist_core::{
     check::{Check, Expected, What},
-    policy::{Policy, Traffic, Uploads},
+    policy::{Heal, Policy, Traffic, Uploads},
     time::Millis,
 };
 
@@ -102,6 +102,7 @@ struct File {
     keep_backups: u32,
     traffic: Traffic,
     drain_timeout: Length,
+    heal: Heal,
     grace: Option<Length>,
     uploads: Option<Uploads>,
     max_parallel: u32,
@@ -126,6 +127,7 @@ impl Default for File {
             keep_backups: policy.keep_backups,
             traffic: policy.traffic,
             drain_timeout: Length(policy.drain_timeout),
+            heal: policy.heal,
             grace: policy.grace.map(Length),
             uploads: policy.uploads,
             max_parallel: policy.max_parallel,
@@ -151,6 +153,7 @@ impl From<File> for Policy {
             keep_backups: file.keep_backups,
             traffic: file.traffic,
             drain_timeout: file.drain_timeout.0,
+            heal: file.heal,
             grace: file.grace.map(|grace| grace.0),
             uploads: file.uploads,
             checks: file.checks.into_iter().map(|check| check.0).collect(),

@@ -27,6 +27,8 @@ fn node(name: &str, app: &str) -> NodeView {
         lost: false,
         code: Some("2.2.15".into()),
         foreign: Vec::new(),
+        stale: Vec::new(),
+        stale_wall_ms: None,
     }
 }
 

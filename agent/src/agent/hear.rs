@@ -154,6 +154,7 @@ impl Agent {
                 let gathered = Gathered { facts: (*facts).into(), answers, at: Instant::now() };
                 self.parts.outgoing.send_modify(|outgoing| outgoing.facts = Some(gathered));
             }
+            Done::Compared(since, drift) => self.compared(since, drift),
             Done::NotListed => {
                 self.listing = false;
                 self.listed = Some(Instant::now());

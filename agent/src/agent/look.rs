@@ -57,6 +57,7 @@ impl Agent {
                     self.proved = None;
                     self.unproved = None;
                     self.listed = None;
+                    self.forget_staleness();
                 }
                 self.app = app;
             }
@@ -101,6 +102,7 @@ impl Agent {
             self.listing = true;
             self.parts.jobs.list();
         }
+        self.look_for_staleness();
         let (answers, at) = self.gathered.unzip();
         let rested = |pause| at.is_none_or(|at| at.elapsed() >= pause);
         let asked = answers < Some(self.preflight_wanted) && rested(GATHER_PAUSE);
@@ -148,6 +150,7 @@ impl Agent {
             proved: self.proved.clone(),
             unproved: self.unproved.clone(),
             away: self.away(),
+            stale: self.staleness.stale().to_vec(),
         }
     }
 

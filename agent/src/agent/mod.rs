@@ -7,6 +7,7 @@ mod act;
 mod away;
 mod hear;
 mod look;
+mod stale;
 mod tell;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::status::Status;
 pub use tell::first_status;
 
 use away::Held;
+use stale::Staleness;
 
 /// Pause between rounds while something is under way.
 const ROUND_BUSY: Duration = Duration::from_millis(100);
@@ -125,6 +127,7 @@ struct Agent {
     gathering: bool,
     /// While users are kept away.
     held: Option<Held>,
+    staleness: Staleness,
 }
 
 /// Runs until told to stop, or until it must not go on. The app is left alone either way.
@@ -162,6 +165,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
         gathered: None,
         gathering: false,
         held: None,
+        staleness: Staleness::default(),
     };
     let mut watch: Option<(AppSeen, BoxFuture<'static, ()>)> = None;
     loop {

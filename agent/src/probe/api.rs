@@ -2,7 +2,7 @@
 //!
 //! Every request has a deadline and every answer a bound. Requests go to the node itself, never through a proxy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -206,6 +206,41 @@ impl ApiClient {
         let answer = self.get_public(&format!("{what}?ns={}", encode(package))).await?;
         let found = data::<Lang>(what, answer)?;
         Ok(Texts { has_any: found.resources.contains_key(package), language: found.lang })
+    }
+
+    /// Package names of the plugins that the running process has loaded; `None` for an app that does not tell.
+    ///
+    /// It is the keys of its texts: NocoBase has an entry for each plugin in its memory, also for one without any text. The
+    /// request reaches the database.
+    pub async fn loaded(&self) -> Result<Option<BTreeSet<String>>, ApiError> {
+        #[derive(Deserialize)]
+        struct Lang {
+            resources: BTreeMap<String, serde::de::IgnoredAny>,
+        }
+        let what = "app:getLang";
+        let answer = self.get_public(&format!("{what}?locale=en-US")).await?;
+        if answer.status == 404 {
+            return Ok(None);
+        }
+        let packages = data::<Lang>(what, answer)?.resources.into_keys();
+        // Names without a scope are those of other texts.
+        Ok(Some(packages.filter(|name| name.contains('/')).collect()))
+    }
+
+    /// Package names of the plugins that the database says are enabled; `None` for an app that does not tell. NocoBase leaves
+    /// out those that users' browsers need nothing of.
+    pub async fn enabled(&self) -> Result<Option<BTreeSet<String>>, ApiError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Row {
+            package_name: String,
+        }
+        let what = "pm:listEnabled";
+        let answer = self.get_public(what).await?;
+        if answer.status == 404 {
+            return Ok(None);
+        }
+        Ok(Some(data::<Vec<Row>>(what, answer)?.into_iter().map(|row| row.package_name).collect()))
     }
 
     /// A request without credential.

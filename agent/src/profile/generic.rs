@@ -9,6 +9,7 @@ use soloist_core::assignment::{DatabaseFacts, RunMode};
 use soloist_core::ids::Version;
 
 use super::command::{base_env, output};
+use super::drift::{Drift, Versions, compare};
 use super::{Facts, NodeContext, Premises, ProfileError};
 use crate::driver::AppCommand;
 use crate::host::{AppPattern, Marker};
@@ -182,6 +183,19 @@ impl GenericProfile {
     pub(super) fn pattern(&self) -> AppPattern {
         let app_folders = self.node.app_folders(&self.config.cwd);
         AppPattern::Command { app_folders, argv: self.config.command.clone() }
+    }
+
+    /// In what the loaded plugins differ from the enabled ones, where the app has an API that tells both.
+    pub(super) async fn drift(&self) -> Option<Result<Drift, String>> {
+        let api = self.api.as_ref()?;
+        let (wanted, loaded) = tokio::join!(api.enabled(), api.loaded());
+        match (wanted, loaded) {
+            (Ok(Some(wanted)), Ok(Some(loaded))) => {
+                Some(Ok(compare(&wanted, &loaded, None, Versions::new())))
+            }
+            (Ok(_), Ok(_)) => None,
+            (Err(error), _) | (_, Err(error)) => Some(Err(error.to_string())),
+        }
     }
 
     /// Some address of the app.

@@ -2,6 +2,7 @@
 //! runs. `nocobase` is the real thing, `generic` drives anything else, first of all the demo's stand-in.
 
 mod command;
+mod drift;
 mod generic;
 mod nocobase;
 mod premises;
@@ -19,6 +20,7 @@ use crate::probe::{ApiClient, ApiError, Health, Prober, Proofs, Verdict};
 use crate::release::{Contents, Releases};
 
 pub(crate) use command::{base_env, find_program, output};
+pub use drift::{Drift, Versions};
 pub use generic::{GenericConfig, GenericProfile};
 pub use nocobase::{NocoBaseConfig, NocoBaseProfile};
 pub(crate) use premises::{Launcher, Premises, Survey};
@@ -229,6 +231,15 @@ impl Profile {
         let parsed =
             reqwest::Url::parse(&address).map_err(|error| format!("{address} is no address: {error}"))?;
         Ok(parsed.origin().ascii_serialization())
+    }
+
+    /// In what the plugins that the running app has loaded differ from those that it should have; `None` where nothing can
+    /// tell. The reason of an error is for people.
+    pub(crate) async fn drift(&self, before: Option<&Versions>) -> Option<Result<Drift, String>> {
+        match self {
+            Profile::NocoBase(profile) => Some(profile.drift(before).await),
+            Profile::Generic(profile) => profile.drift().await,
+        }
     }
 
     /// What can prove which plugins the app has loaded.

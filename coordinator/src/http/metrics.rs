@@ -40,12 +40,15 @@ pub(crate) fn text(shared: &Shared) -> Result<String, fmt::Error> {
 
     let held = Family::<FleetLabels, Gauge>::default();
     let nodes = Family::<FleetLabels, Gauge>::default();
+    let stale = Family::<FleetLabels, Gauge>::default();
     let mut operations = BTreeMap::<&'static str, i64>::new();
     let fleets = shared.raft.storage().read(|state, _| {
         for (name, fleet) in &state.fleets {
             let labels = FleetLabels { fleet: name.to_string() };
             held.get_or_create(&labels).set(i64::from(fleet.lock.holder().is_some()));
             nodes.get_or_create(&labels).set(i64::try_from(fleet.nodes.len()).unwrap_or(i64::MAX));
+            let old = fleet.nodes.values().filter(|node| !node.stale().is_empty()).count();
+            stale.get_or_create(&labels).set(i64::try_from(old).unwrap_or(i64::MAX));
             for operation in &fleet.operations {
                 *operations.entry(operation.status.word()).or_default() += 1;
             }
@@ -59,6 +62,7 @@ pub(crate) fn text(shared: &Shared) -> Result<String, fmt::Error> {
     }
     registry.register("lock_held", "Whether the fleet's maintenance lock is held", held);
     registry.register("nodes", "Nodes of the fleet", nodes);
+    registry.register("stale_nodes", "Nodes whose app has not loaded what it should", stale);
     registry.register("operations", "Remembered operations by status", by_status);
     registry.register(
         "proposals",

@@ -222,6 +222,7 @@ pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
         away: seen.away,
         servers: BTreeMap::new(),
         unsteered: None,
+        stale: if seen.serving() { seen.stale.clone() } else { Vec::new() },
     }
 }
 

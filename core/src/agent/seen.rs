@@ -73,6 +73,8 @@ pub struct Seen {
     pub proved: Option<Proof>,
     /// Why the wanted proof could not be brought at the last try.
     pub unproved: Option<String>,
+    /// In what the loaded plugins differ from those that should be, for people.
+    pub stale: Vec<String>,
     /// Whether whoever asks `/ready` was told that nobody is to be sent here, and what was under way has had time to end.
     pub away: bool,
     /// Whether an app that ended by itself may be started again now: its pause is over and its tries are not used up.

@@ -62,6 +62,7 @@ pub(super) fn register(
             stop_evidence: None,
             observed: None,
             admitted: false,
+            stale_wall_ms: None,
             returned: true,
             heard: now.time,
         };
@@ -146,6 +147,14 @@ pub(super) fn report(
     } else if node.observed.as_ref().is_none_or(|before| before.app != observed.app) {
         journal.node(lock.as_ref(), name, EventKind::App(words(&observed.app)));
     }
+    if node.stale() != observed.stale {
+        let what = match observed.stale.as_slice() {
+            [] => "has loaded what it should again".to_owned(),
+            stale => format!("stale: {}", stale.join("; ")),
+        };
+        journal.node(lock.as_ref(), name, EventKind::Stale(what));
+    }
+    node.stale_wall_ms = (!observed.stale.is_empty()).then(|| node.stale_wall_ms.unwrap_or(now.wall_ms));
     let evidence = evidence(node, observed).filter(|_| !steers);
     if evidence.is_some() {
         node.stop_evidence = node.stop_evidence.or(evidence);

@@ -170,7 +170,7 @@ fn check(id: &FleetId, fleet: &Fleet, request: &Request) -> Result<(), Rejection
         Request::Hold { mode: HoldMode::Solo, on } | Request::Backup { on } => {
             node(on).and_then(|()| running())
         }
-        Request::Verify => running(),
+        Request::Verify | Request::Heal => running(),
         Request::Restart { nodes } => {
             for name in nodes.iter().flatten() {
                 node(&Some(name.clone()))?;

@@ -5,7 +5,7 @@ use crate::apply::Reply;
 use crate::apply::holder::raise;
 use crate::apply::operation;
 use crate::command::{Submission, Timer};
-use crate::due::{auto_start, checks, step_limit};
+use crate::due::{auto_heal, auto_start, checks, step_limit};
 use crate::event::EventKind;
 use crate::finish::{close, turn};
 use crate::ids::{FleetId, MachineId, NodeId, OperationId};
@@ -92,20 +92,38 @@ pub(super) fn ring(fleet: &mut Fleet, timer: &Timer, now: Now, journal: &mut Jou
             if !auto_start(fleet) {
                 return Reply::Unchanged;
             }
-            let Ok(name) = OperationId::new(format!("start-{}", now.index)) else { return Reply::Unchanged };
-            let Ok(fleet_name) = FleetId::new("fleet") else { return Reply::Unchanged };
-            let submission = Submission {
-                by: AUTOMATIC.to_owned(),
-                reason: "nodes that should run are not running".to_owned(),
-                wait: None,
-                machine: MachineId::default(),
-            };
             let request = Request::Start { install: false, nodes: None };
-            match operation::submit(&fleet_name, fleet, &name, &request, &submission, now, journal) {
-                Ok(reply) => reply,
-                Err(_) => Reply::Unchanged,
-            }
+            by_itself(fleet, "start", &request, "nodes that should run are not running", now, journal)
         }
+        Timer::AutoHeal => {
+            if !auto_heal(fleet, now.time) {
+                return Reply::Unchanged;
+            }
+            by_itself(fleet, "heal", &Request::Heal, "nodes have not loaded what they should", now, journal)
+        }
+    }
+}
+
+/// Asks for an operation that nobody else has asked for.
+fn by_itself(
+    fleet: &mut Fleet,
+    word: &str,
+    request: &Request,
+    reason: &str,
+    now: Now,
+    journal: &mut Journal,
+) -> Reply {
+    let Ok(name) = OperationId::new(format!("{word}-{}", now.index)) else { return Reply::Unchanged };
+    let Ok(fleet_name) = FleetId::new("fleet") else { return Reply::Unchanged };
+    let submission = Submission {
+        by: AUTOMATIC.to_owned(),
+        reason: reason.to_owned(),
+        wait: None,
+        machine: MachineId::default(),
+    };
+    match operation::submit(&fleet_name, fleet, &name, request, &submission, now, journal) {
+        Ok(reply) => reply,
+        Err(_) => Reply::Unchanged,
     }
 }
 

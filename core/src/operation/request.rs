@@ -110,6 +110,8 @@ pub enum Request {
         /// Which; all of them if none is named.
         nodes: Option<Vec<NodeId>>,
     },
+    /// Restart the nodes whose app has not loaded what it should, one after the other.
+    Heal,
     /// Run the fleet's checks on every node that should run. Nothing is stopped for it.
     Verify,
     /// A person has made sure that the database is whole, although a restore has not ended.
@@ -126,6 +128,7 @@ impl Request {
             | Request::Upgrade { .. }
             | Request::Verify
             | Request::Restart { .. }
+            | Request::Heal
             | Request::Hold { mode: HoldMode::Solo, .. } => true,
             Request::Stop
             | Request::Restore { .. }
@@ -156,6 +159,7 @@ impl fmt::Display for Request {
             Request::Restore { backup, code: true } => write!(f, "rollback {backup}"),
             Request::Prepare { to } => write!(f, "upgrade prepare {to}"),
             Request::Verify => f.write_str("verify"),
+            Request::Heal => f.write_str("heal"),
             Request::Restart { nodes: None } => f.write_str("restart"),
             Request::Restart { nodes: Some(nodes) } => {
                 let names = nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(",");

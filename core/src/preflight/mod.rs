@@ -214,6 +214,7 @@ fn matters(check: &str, request: &Request) -> bool {
         | Request::Prepare { .. }
         | Request::Verify
         | Request::Restart { .. }
+        | Request::Heal
         | Request::AcceptDatabase => false,
     }
 }

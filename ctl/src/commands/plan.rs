@@ -64,6 +64,8 @@ enum What {
     Verify,
     /// Of restarting nodes one after the other
     Restart(RestartRequest),
+    /// Of restarting the nodes that have not loaded what they should
+    Heal,
 }
 
 #[derive(Debug, Subcommand)]
@@ -102,6 +104,7 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         }
         What::Verify => Request::Verify,
         What::Restart(restart) => restart.request(),
+        What::Heal => Request::Heal,
     };
     let request = v1::PlanRequest { fleet: fleet.to_string(), request: Some(request.into()) };
     let reply = context.client.call_fresh(

@@ -82,6 +82,7 @@ fn newest_of<'a>(backups: &'a [Backup], version: &Version) -> Option<&'a Backup>
 pub fn nothing_to_do(fleet: &FleetId, request: &Request) -> Option<String> {
     match request {
         Request::Upgrade { to, .. } => Some(format!("fleet {fleet} has version {to} already")),
+        Request::Heal => Some(format!("every node of fleet {fleet} has loaded what it should")),
         _ => None,
     }
 }

@@ -64,6 +64,7 @@ fn remarks(node: &NodeView) -> String {
     if !node.detail.is_empty() {
         remarks.push(node.detail.clone());
     }
+    remarks.extend(stale(node));
     if node.proven_stopped {
         remarks.push("proven stopped".to_owned());
     }
@@ -71,6 +72,12 @@ fn remarks(node: &NodeView) -> String {
         remarks.push("not acknowledged yet".to_owned());
     }
     remarks.join("; ")
+}
+
+/// What its app has not loaded, and since when.
+fn stale(node: &NodeView) -> Option<String> {
+    let since = node.stale_wall_ms.map(|since| format!(" since {}", clock::local(since))).unwrap_or_default();
+    (!node.stale.is_empty()).then(|| format!("STALE{since}: {}", node.stale.join("; ")))
 }
 
 /// One node in full.
@@ -91,6 +98,7 @@ pub fn node(node: &NodeView) -> String {
         ("code", node.code.clone().unwrap_or_else(|| "unknown".to_owned())),
     ];
     lines.extend(node.foreign.iter().map(|found| ("foreign", found.clone())));
+    lines.extend(stale(node).map(|stale| ("plugins", stale)));
     facts(&lines)
 }
 

@@ -83,6 +83,7 @@ async fn api(
         ("app:getInfo", Method::GET) => answer(json!({
             "database": {"dialect": "stand-in"}, "version": content.version, "lang": "en-US", "name": "main", "theme": "default",
         })),
+        ("app:getLang", Method::GET) => answer(languages(&app)),
         ("auth:signIn", Method::POST) => sign_in(&body, &content),
         ("pm:listEnabled", Method::GET) => answer(list_enabled(&content)),
         ("pm:list" | "pm:enable" | "pm:disable", _) if !signed_in => unauthenticated(),
@@ -141,6 +142,14 @@ fn list(content: &Content, code: &str, summary: bool) -> Value {
         row
     };
     PLUGINS.iter().map(row).collect()
+}
+
+/// Texts by package: like NocoBase's, an entry for each plugin that the process has loaded.
+fn languages(app: &App) -> Value {
+    let loaded = PLUGINS.iter().filter(|plugin| app.is_loaded(plugin.name));
+    let resources: serde_json::Map<String, Value> =
+        loaded.map(|plugin| (plugin.package_name(), json!({}))).collect();
+    json!({"lang": "en-US", "resources": resources})
 }
 
 fn list_enabled(content: &Content) -> Value {

@@ -44,5 +44,6 @@ fn kind(kind: &EventKind) -> &'static str {
         EventKind::Policy(_) => "policy",
         EventKind::Backup(_) => "backup",
         EventKind::Traffic(_) => "traffic",
+        EventKind::Stale(_) => "stale",
     }
 }

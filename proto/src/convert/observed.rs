@@ -131,6 +131,7 @@ impl From<Observed> for v1::Observed {
             away: observed.away,
             servers: servers(observed.servers),
             unsteered: observed.unsteered,
+            stale: observed.stale,
         }
     }
 }
@@ -155,6 +156,7 @@ impl TryFrom<v1::Observed> for Observed {
             away: observed.away,
             servers: seen(observed.servers)?,
             unsteered: observed.unsteered,
+            stale: observed.stale,
         })
     }
 }

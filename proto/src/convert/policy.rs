@@ -3,7 +3,7 @@
 use soloist_core::{
     check::{Check, Expected, What},
     command::Decision,
-    policy::{Policy, Traffic, Uploads},
+    policy::{Heal, Policy, Traffic, Uploads},
     time::Millis,
 };
 
@@ -97,6 +97,26 @@ impl TryFrom<v1::policy::Traffic> for Traffic {
     }
 }
 
+impl From<Heal> for v1::policy::Heal {
+    fn from(heal: Heal) -> Self {
+        match heal {
+            Heal::Manual => v1::policy::Heal::Manual,
+            Heal::Automatic => v1::policy::Heal::Automatic,
+        }
+    }
+}
+
+impl TryFrom<v1::policy::Heal> for Heal {
+    type Error = FieldError;
+    fn try_from(heal: v1::policy::Heal) -> Result<Self, FieldError> {
+        match heal {
+            v1::policy::Heal::Unspecified => Err(unknown("heal")),
+            v1::policy::Heal::Manual => Ok(Heal::Manual),
+            v1::policy::Heal::Automatic => Ok(Heal::Automatic),
+        }
+    }
+}
+
 impl From<Uploads> for v1::policy::Uploads {
     fn from(uploads: Uploads) -> Self {
         match uploads {
@@ -140,6 +160,7 @@ impl From<Policy> for v1::Policy {
             checks: policy.checks.into_iter().map(Into::into).collect(),
             max_parallel: policy.max_parallel,
             drain_timeout_ms: policy.drain_timeout.0,
+            heal: v1::policy::Heal::from(policy.heal).into(),
         }
     }
 }
@@ -162,6 +183,7 @@ impl TryFrom<v1::Policy> for Policy {
             backup_timeout: Millis(policy.backup_timeout_ms),
             keep_backups: policy.keep_backups,
             traffic: policy.traffic().try_into()?,
+            heal: policy.heal().try_into()?,
             grace: policy.grace_ms.map(Millis),
             uploads,
             checks: each("checks", policy.checks)?,

@@ -83,6 +83,7 @@ impl From<Request> for v1::Request {
             Request::Prepare { to } => Kind::Prepare(v1::Prepare { to: to.0 }),
             Request::Verify => Kind::Verify(v1::Verify {}),
             Request::Restart { nodes } => Kind::Restart(v1::Restart { nodes: nodes.map(list) }),
+            Request::Heal => Kind::Heal(v1::Heal {}),
         };
         Self { request: Some(request) }
     }
@@ -121,6 +122,7 @@ impl TryFrom<v1::Request> for Request {
             }),
             Kind::Prepare(prepare) => Ok(Request::Prepare { to: Version(prepare.to) }),
             Kind::Verify(v1::Verify {}) => Ok(Request::Verify),
+            Kind::Heal(v1::Heal {}) => Ok(Request::Heal),
             Kind::Restart(restart) => Ok(Request::Restart {
                 nodes: restart.nodes.map(|nodes| named("restart.nodes", nodes)).transpose()?,
             }),

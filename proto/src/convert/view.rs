@@ -128,6 +128,8 @@ impl From<NodeView> for v1::NodeView {
             lost: node.lost,
             code: node.code,
             foreign: node.foreign,
+            stale: node.stale,
+            stale_wall_ms: node.stale_wall_ms,
         }
     }
 }
@@ -148,6 +150,8 @@ impl TryFrom<v1::NodeView> for NodeView {
             lost: node.lost,
             code: node.code,
             foreign: node.foreign,
+            stale: node.stale,
+            stale_wall_ms: node.stale_wall_ms,
         })
     }
 }

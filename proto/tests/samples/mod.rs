@@ -16,7 +16,7 @@ use soloist_core::{
     },
     notice::Notice,
     operation::{HoldMode, PluginChange, Request},
-    policy::{Policy, Traffic, Uploads},
+    policy::{Heal, Policy, Traffic, Uploads},
     preflight::{Finding, NodeFacts, Place, Release, Severity, Space, StorageFacts},
     preview::PlannedStep,
     state::{DatabaseRecord, Desired},
@@ -115,6 +115,7 @@ pub(crate) fn policy() -> Policy {
         keep_backups: 12,
         traffic: Traffic::Balancer,
         drain_timeout: Millis(1_012),
+        heal: Heal::Automatic,
         grace: Some(Millis(1_013)),
         uploads: Some(Uploads::Presync),
         checks: checks(),
@@ -161,6 +162,7 @@ pub(crate) fn observed() -> Observed {
         away: true,
         servers: servers(),
         unsteered: Some("no such socket".into()),
+        stale: vec!["@nocobase/plugin-map is not loaded".into()],
     }
 }
 
@@ -249,6 +251,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Upgrade { to: Version("2.2.16".into()), on: None, approve: false },
         Request::Prepare { to: Version("2.2.16".into()) },
         Request::Verify,
+        Request::Heal,
         Request::Restart { nodes: None },
         Request::Restart { nodes: Some(vec![node("a")]) },
     ]
@@ -333,6 +336,8 @@ pub(crate) fn fleet_view() -> FleetView {
             lost: true,
             code: Some("2.2.15".into()),
             foreign: vec!["pid 7".into()],
+            stale: vec!["@nocobase/plugin-map is not loaded".into()],
+            stale_wall_ms: Some(13),
         }],
         balancers: vec![BalancerView {
             node: node("lb"),

@@ -12,6 +12,12 @@ pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     request(port, "GET", path, &[])
 }
 
+/// The same with a credential.
+#[must_use]
+pub fn get_signed_in(port: u16, path: &str, token: &str) -> Option<(u16, String)> {
+    request(port, "GET", path, &[&format!("Authorization: Bearer {token}")])
+}
+
 /// Status of a HEAD on loopback.
 #[must_use]
 pub fn head(port: u16, path: &str) -> Option<u16> {

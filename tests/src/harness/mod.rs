@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub use cli::{Cli, Output};
 pub use daemon::{Daemon, kill_marked, marked};
 pub use fleet::{Fleet, FleetOptions, free_ports, whole};
-pub use http::{get, get_json, head};
+pub use http::{get, get_json, get_signed_in, head};
 pub use poller::Poller;
 
 /// The folder with Soloist's programs: `SOLOIST_BIN`, else where cargo put them for these tests.

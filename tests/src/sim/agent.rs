@@ -73,6 +73,8 @@ pub(crate) struct Host {
     pub(crate) last: Option<Observed>,
     pub(crate) acked: u64,
     pub(crate) facts: Option<(Generation, u64, Facts)>,
+    /// Whether its app had not loaded what the database says when that was read.
+    pub(crate) stale: bool,
     pub(crate) busy: Option<Busy>,
     pub(crate) checked: Option<Checked>,
     pub(crate) proved: Option<Proof>,
@@ -131,6 +133,7 @@ impl Host {
             last: None,
             acked: 0,
             facts: None,
+            stale: false,
             busy: None,
             checked: None,
             proved: None,
@@ -189,6 +192,12 @@ impl Host {
             problem: None,
         };
         self.facts = Some((generation, now, facts));
+        self.stale = self.is_stale(database);
+    }
+
+    /// Whether its app serves and has not loaded what the database says.
+    pub(crate) fn is_stale(&self, database: &Database) -> bool {
+        self.own().is_some_and(|app| app.phase == Phase::Serving && app.plugins != database.plugins)
     }
 
     /// Looks at the process table.
@@ -238,6 +247,7 @@ impl Host {
             checked: self.checked.clone(),
             proved: self.proved.clone(),
             unproved: None,
+            stale: if self.stale { vec!["what is loaded differs".into()] } else { Vec::new() },
             away: self.held_since.is_some_and(|since| now >= since + REQUEST),
             may_restart: now >= self.restart_at,
         }

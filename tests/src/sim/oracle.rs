@@ -330,6 +330,7 @@ fn may_run(operation: &Operation) -> Option<NodeId> {
         | Request::Prepare { .. }
         | Request::Verify
         | Request::Restart { .. }
+        | Request::Heal
         | Request::AcceptDatabase => None,
         Request::Hold { mode: HoldMode::Solo, .. }
         | Request::Plugin { .. }

@@ -6,6 +6,7 @@
 
 mod database;
 mod environment;
+mod plugins;
 mod premises;
 mod release;
 mod settings;

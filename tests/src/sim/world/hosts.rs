@@ -353,7 +353,9 @@ impl World {
                 }
                 let plugin = busy.task.params.get("plugin").cloned().unwrap_or_default();
                 let enable = busy.task.name == PluginChange::Enable.task();
-                let done = self.database.plugins.contains(&plugin) == enable;
+                let has = |plugins: &BTreeSet<String>| plugins.contains(&plugin) == enable;
+                let loaded = self.hosts[at].own().is_some_and(|app| has(&app.plugins));
+                let done = has(&self.database.plugins) && loaded;
                 let result = match (done, busy.recovers) {
                     (true, _) => TaskResult::Done,
                     (false, true) => TaskResult::Interrupted,

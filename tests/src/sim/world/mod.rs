@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use soloist_core::command::Role;
 use soloist_core::ids::{FleetId, Incarnation, NodeId, OperationId, Token};
 use soloist_core::operation::HoldMode;
-use soloist_core::policy::{Policy, Traffic};
+use soloist_core::policy::{Heal, Policy, Traffic};
 use soloist_core::time::Millis;
 use soloist_core::{Entry, State, condition};
 
@@ -109,6 +109,7 @@ impl World {
             keep_backups: u32::try_from(chance.between(1, 3)).unwrap_or(1),
             traffic,
             drain_timeout: Millis(1_500),
+            heal: [Heal::Manual, Heal::Automatic][chance.index(2)],
             max_parallel: u32::try_from(chance.between(1, 2)).unwrap_or(1),
             grace: None,
             uploads: None,
@@ -256,7 +257,13 @@ impl World {
 
     fn converged(&self) -> bool {
         self.fleet_now().is_some_and(|fleet| whole(fleet, &self.hosts))
+            && !self.stale()
             && self.clients.iter().all(|client| client.work.as_ref().is_none_or(|work| work.ended))
+    }
+
+    /// Whether some app has not loaded what the database says.
+    fn stale(&self) -> bool {
+        self.hosts.iter().any(|host| host.is_stale(&self.database))
     }
 
     fn stand(&self) -> String {

@@ -1,12 +1,12 @@
 //! People and programs that use the fleet.
 
-use soloist_core::Command;
 use soloist_core::command::{Decision, Role, Submission};
 use soloist_core::ids::{BackupId, MachineId, OperationId, Token, Version};
-use soloist_core::operation::{Blocked, Course, HoldMode, PluginChange, Request, Status, Step};
-use soloist_core::policy::Traffic;
+use soloist_core::operation::{Blocked, Course, HoldMode, Operation, PluginChange, Request, Status, Step};
+use soloist_core::policy::{Heal, Traffic};
 use soloist_core::state::{Desired, Fleet};
 use soloist_core::time::Millis;
+use soloist_core::{AUTOMATIC, Command};
 
 use super::super::app::{Database, HALF_VERSION, NEXT_VERSION, OTHER_VERSION, Phase, VERSION};
 use super::super::clients::{Client, Work};
@@ -60,6 +60,9 @@ impl World {
             return Ok(());
         }
         self.person_next = self.now + self.chance.between(600, 4_000);
+        if self.faults && self.chance.permille(150) {
+            self.click();
+        }
         if self.faults { self.meddle() } else { self.mend() }
     }
 
@@ -104,6 +107,7 @@ impl World {
             let approve = self.chance.permille(400);
             let to = Version(NEXT_VERSION.to_owned());
             let request = match self.chance.between(0, 10) {
+                0 if self.chance.permille(500) => Request::Heal,
                 0 => Request::Prepare { to },
                 1 => Request::Verify,
                 2 => Request::Restart { nodes: on.map(|node| vec![node]) },
@@ -183,6 +187,33 @@ impl World {
         self.propose(Command::Decide { fleet, operation, decision, by, reason: String::new() }).map(|_| ())
     }
 
+    /// Somebody changes a plugin in the app's own interface, on one node and behind everybody's back.
+    fn click(&mut self) {
+        let at = self.chance.index(self.hosts.len());
+        let plugin = format!("plugin-{}", self.chance.between(1, 2));
+        let host = &mut self.hosts[at];
+        let name = host.name.clone();
+        let app = host.own_mut().filter(|app| app.phase == Phase::Serving && app.stops_at.is_none());
+        let Some(app) = app else { return };
+        if self.database.plugins.remove(&plugin) {
+            app.plugins.remove(&plugin);
+        } else {
+            self.database.plugins.insert(plugin.clone());
+            app.plugins.insert(plugin.clone());
+        }
+        self.note(format!("somebody changes {plugin} on {name}"));
+    }
+
+    /// Whether the fleet heals by itself, and has not tried yet.
+    fn heals_itself(&self) -> bool {
+        let tried = |fleet: &Fleet| {
+            let tries =
+                |operation: &Operation| operation.request == Request::Heal && operation.by == AUTOMATIC;
+            fleet.operations.iter().any(tries)
+        };
+        self.policy.heal == Heal::Automatic && !self.fleet_now().is_some_and(tried)
+    }
+
     /// Users write wherever an app takes what they send.
     fn users(&mut self) {
         for at in 0..self.hosts.len() {
@@ -232,6 +263,9 @@ impl World {
                 let install = fleet.database.is_none() && !self.database.tables;
                 self.stuck_retries = 0;
                 return self.submit(Request::Start { install, nodes: None }, 0, None);
+            }
+            if self.stale() && !self.heals_itself() {
+                return self.submit(Request::Heal, 0, None);
             }
             return Ok(());
         };

@@ -3,6 +3,7 @@
 mod mysql;
 mod postgres;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use soloist_core::assignment::{DatabaseFacts, DbSession};
@@ -17,6 +18,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Most sessions of strangers that are told: one is enough to block.
 const SESSIONS_MAX: i64 = 4;
+
+/// Most plugins that are read.
+const PLUGINS_MAX: usize = 1000;
 
 /// What the database says: about itself, and which sessions belong to no node.
 type Told = (DatabaseFacts, Vec<DbSession>);
@@ -49,6 +53,18 @@ pub(super) async fn survey(environment: &Environment, application_name: &str) ->
     match kind {
         Kind::Postgres => bounded(&place, postgres::survey(environment, application_name)).await,
         Kind::Mysql => bounded(&place, mysql::survey(environment, application_name)).await,
+    }
+}
+
+/// Package names of the plugins that the database says are enabled; none before an install.
+pub(super) async fn enabled(
+    environment: &Environment,
+    application_name: &str,
+) -> Result<BTreeSet<String>, String> {
+    let (kind, place) = reachable(environment)?;
+    match kind {
+        Kind::Postgres => bounded(&place, postgres::enabled(environment, application_name)).await,
+        Kind::Mysql => bounded(&place, mysql::enabled(environment, application_name)).await,
     }
 }
 
@@ -86,6 +102,11 @@ async fn bounded<T>(place: &str, work: impl Future<Output = Result<T, String>>) 
         Ok(Err(why)) => Err(format!("the database {place} cannot be read: {why}")),
         Err(_) => Err(format!("the database {place} does not answer within {} s", DEADLINE.as_secs())),
     }
+}
+
+/// The column with package names in the table of plugins, as the app's settings have it.
+fn package_column(environment: &Environment) -> &'static str {
+    if environment.get("DB_UNDERSCORED") == "true" { "package_name" } else { "packageName" }
 }
 
 /// A table of NocoBase by its name and the one with underscores, as the app's settings have it.

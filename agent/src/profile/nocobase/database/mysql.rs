@@ -3,7 +3,7 @@
 //! Sessions of strangers are not told: the app's driver gives its sessions no name there, so nobody can say whose a session is.
 //! An app that was started by hand on a host with an agent is found among the processes all the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, OptsBuilder};
@@ -12,7 +12,7 @@ use soloist_core::ids::Version;
 use soloist_core::preflight::Release;
 use tokio::time::timeout;
 
-use super::{GOODBYE, Told, table_name};
+use super::{GOODBYE, PLUGINS_MAX, Told, package_column, table_name};
 use crate::profile::Survey;
 use crate::profile::nocobase::environment::Environment;
 
@@ -111,6 +111,30 @@ async fn look_around(session: &mut Conn, environment: &Environment) -> Result<Su
     };
     let server = Release { product: product.into(), text, major };
     Ok(Survey { server, sub_apps: sub_apps.unwrap_or(0) })
+}
+
+/// Package names of the enabled plugins.
+pub(super) async fn enabled(environment: &Environment, name: &str) -> Result<BTreeSet<String>, String> {
+    let mut session = open(environment, name).await.map_err(|error| error.to_string())?;
+    let found = enabled_in(&mut session, environment).await;
+    close(session).await;
+    found.map_err(|error| error.to_string())
+}
+
+async fn enabled_in(
+    session: &mut Conn,
+    environment: &Environment,
+) -> Result<BTreeSet<String>, mysql_async::Error> {
+    let plugins = table_name(environment, "applicationPlugins", "application_plugins");
+    let there =
+        "select count(*) from information_schema.tables where table_schema = database() and table_name = ?";
+    if session.exec_first::<u64, _, _>(there, (&plugins,)).await? != Some(1) {
+        return Ok(BTreeSet::new());
+    }
+    let (plugins, column) = (quote(&plugins), quote(package_column(environment)));
+    let query =
+        format!("select {column} from {plugins} where enabled and {column} is not null limit {PLUGINS_MAX}");
+    Ok(session.query::<String, _>(query).await?.into_iter().collect())
 }
 
 fn quote(name: &str) -> String {

@@ -1,12 +1,14 @@
 //! PostgreSQL.
 
+use std::collections::BTreeSet;
+
 use soloist_core::assignment::{DatabaseFacts, DbSession};
 use soloist_core::ids::Version;
 use soloist_core::preflight::Release;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
-use super::{DEADLINE, GOODBYE, SESSIONS_MAX, Told, table_name};
+use super::{DEADLINE, GOODBYE, PLUGINS_MAX, SESSIONS_MAX, Told, package_column, table_name};
 use crate::profile::Survey;
 use crate::profile::nocobase::environment::Environment;
 
@@ -101,6 +103,33 @@ async fn look_around(client: &Client, environment: &Environment) -> Result<Surve
         0
     };
     Ok(Survey { server, sub_apps: u64::try_from(sub_apps).unwrap_or(0) })
+}
+
+/// Package names of the enabled plugins.
+pub(super) async fn enabled(environment: &Environment, name: &str) -> Result<BTreeSet<String>, String> {
+    let work = async {
+        let session = open(environment, name).await?;
+        let found = enabled_in(&session.client, environment).await;
+        session.close().await;
+        found
+    };
+    work.await.map_err(|error| describe(&error))
+}
+
+async fn enabled_in(
+    client: &Client,
+    environment: &Environment,
+) -> Result<BTreeSet<String>, tokio_postgres::Error> {
+    let plugins = table(environment, "applicationPlugins", "application_plugins");
+    if !client.query_one("select to_regclass($1) is not null", &[&plugins]).await?.get::<_, bool>(0) {
+        return Ok(BTreeSet::new());
+    }
+    let column = quote(package_column(environment));
+    let query = format!(
+        "select {column}::text from {plugins} where enabled and {column} is not null limit {PLUGINS_MAX}"
+    );
+    let rows = client.query(&query, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// A table of NocoBase with its schema, quoted.

@@ -1,0 +1,111 @@
+//! Plugins as packages: those that were added lie in the storage, where any node may change them while another runs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::environment::Environment;
+use super::{NocoBaseProfile, PACKAGE_MAX, database};
+use crate::profile::drift::{Drift, Versions, compare};
+
+/// Most plugins that are looked at.
+const PLUGINS_MAX: usize = 500;
+
+impl NocoBaseProfile {
+    /// In what the loaded plugins differ from those that should be; the reason of an error is for people.
+    pub(in crate::profile) async fn drift(&self, before: Option<&Versions>) -> Result<Drift, String> {
+        let environment = self.computed(false).await.map_err(|error| error.to_string())?;
+        let wanted = database::enabled(&environment, &self.pgappname("soloist-agent")).await?;
+        let loaded = environment.api.loaded().await.map_err(|error| error.to_string())?;
+        let loaded = loaded.ok_or("the app does not tell what it has loaded")?;
+        let versions = self.storage.call(plugins_folder(&environment), |folder| versions(&folder)).await;
+        let versions =
+            versions.map_err(|error| format!("the plugins in the storage cannot be read: {error}"))?;
+        Ok(compare(&wanted, &loaded, before, versions))
+    }
+}
+
+/// The folder with the plugins that were added.
+pub(super) fn plugins_folder(environment: &Environment) -> PathBuf {
+    match environment.get("PLUGIN_STORAGE_PATH") {
+        "" => Path::new(environment.get("STORAGE_PATH")).join("plugins"),
+        own => own.into(),
+    }
+}
+
+/// Versions of the plugins in a folder: `NAME` and `@SCOPE/NAME`.
+fn versions(folder: &Path) -> io::Result<Versions> {
+    let mut found = Versions::new();
+    for (name, path) in folders(folder)? {
+        if name.starts_with('@') {
+            for (inner, path) in folders(&path)? {
+                insert(&mut found, format!("{name}/{inner}"), &path);
+            }
+        } else {
+            insert(&mut found, name, &path);
+        }
+        if found.len() >= PLUGINS_MAX {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn folders(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries.take(PLUGINS_MAX) {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if !name.starts_with('.') && entry.path().is_dir() {
+            found.push((name, entry.path()));
+        }
+    }
+    Ok(found)
+}
+
+/// One whose package cannot be read is none: NocoBase skips it too.
+fn insert(found: &mut Versions, name: String, folder: &Path) {
+    #[derive(Deserialize)]
+    struct Package {
+        version: String,
+    }
+    let text = std::fs::File::open(folder.join("package.json")).and_then(|file| {
+        use io::Read as _;
+        let mut text = String::new();
+        file.take(PACKAGE_MAX).read_to_string(&mut text)?;
+        Ok(text)
+    });
+    if let Some(package) = text.ok().and_then(|text| serde_json::from_str::<Package>(&text).ok()) {
+        found.insert(name, package.version);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_plain_and_scoped_packages() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("plain", "{\"version\":\"1.0.0\"}"),
+            ("@a/one", "{\"version\":\"2.0.0\"}"),
+            ("@a/broken", "{"),
+            (".hidden", "{\"version\":\"3.0.0\"}"),
+        ] {
+            std::fs::create_dir_all(folder.path().join(name)).unwrap();
+            std::fs::write(folder.path().join(name).join("package.json"), text).unwrap();
+        }
+        let expected = [("@a/one", "2.0.0"), ("plain", "1.0.0")];
+        let expected: Versions =
+            expected.iter().map(|(name, version)| ((*name).into(), (*version).into())).collect();
+        assert_eq!(versions(folder.path()).unwrap(), expected);
+        assert!(versions(&folder.path().join("none")).unwrap().is_empty());
+    }
+}
