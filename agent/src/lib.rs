@@ -46,6 +46,7 @@ use crate::session::{Identity, News, Outgoing};
 use crate::status::Status;
 use crate::task::LongTasks;
 use crate::task::backup::BackupTasks;
+use crate::task::packages::PackageTasks;
 use crate::task::release::ReleaseTasks;
 use crate::task::verify::VerifyTasks;
 
@@ -193,8 +194,9 @@ async fn run_app(
     let backups = BackupTasks::new(Arc::clone(&profile), backups, folder.path(), fleet.clone(), node.clone());
     let release = config.release.as_ref();
     let releases = ReleaseTasks::new(Arc::clone(&profile), release, fleet.clone(), node.clone());
+    let packages = PackageTasks::new(Arc::clone(&profile), fleet.clone(), node.clone());
     let verifications = VerifyTasks::new(Arc::clone(&profile), config.checks.clone(), fleet, node);
-    let tasks = LongTasks { backups, releases, verifications };
+    let tasks = LongTasks { backups, packages, releases, verifications };
     let gatherer = Arc::new(Gatherer::new(context, config.backup.external.is_some()));
     let (done_out, done) = mpsc::channel(RESULTS_MAX);
     let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), gatherer, tasks, done_out);

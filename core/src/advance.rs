@@ -8,13 +8,14 @@
 //! ```
 
 use crate::assign::renumber;
+use crate::assignment::AppState;
 use crate::condition::{Condition, condition, standing};
 use crate::event::EventKind;
 use crate::finish::{close, finish, turn};
 use crate::ids::{BackupId, Generation, NodeId, OperationId, Right, Token};
 use crate::journal::Journal;
 use crate::operation::{
-    Blocked, Bring, Course, HoldMode, Holder, Operation, Request, Status, Step, StepRecord,
+    Blocked, Bring, Course, HoldMode, Holder, Operation, PluginChange, Request, Status, Step, StepRecord,
 };
 use crate::outage::note_outage;
 use crate::plan::{order_start, plan};
@@ -123,6 +124,7 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
         | Request::Restore { .. }
         | Request::RemoveBackup { .. }
         | Request::Upgrade { .. }
+        | Request::Packages { .. }
         | Request::Prepare { .. }
         | Request::Verify
         | Request::Restart { .. }
@@ -188,7 +190,7 @@ fn step(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
             false
         }
         Condition::Stuck(blocked) => {
-            if goes_back(operation, &blocked) {
+            if goes_back(fleet, operation, &blocked) {
                 let id = operation.id.clone();
                 let why =
                     if blocked == Blocked::Approval { "it was rejected".into() } else { blocked.to_string() };
@@ -211,10 +213,18 @@ fn step(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
     }
 }
 
-/// Whether an upgrade that is stuck here goes back by itself, if it may.
-fn goes_back(operation: &Operation, blocked: &Blocked) -> bool {
+/// Whether an operation that is stuck here goes back by itself, if it may.
+fn goes_back(fleet: &Fleet, operation: &Operation, blocked: &Blocked) -> bool {
+    if let (Request::Plugin { change: PluginChange::Enable, .. }, Blocked::TaskFailed(node, _)) =
+        (&operation.request, blocked)
+    {
+        // The app cannot be asked to disable it again.
+        let seen = fleet.nodes.get(node).and_then(|node| node.observed.as_ref());
+        let broken = seen.is_some_and(|seen| matches!(seen.app, AppState::Failed(_)));
+        return operation.course == Course::Forward && broken;
+    }
     let refused = operation.step() == Some(&Step::Approved) && operation.approved == Some(false);
-    matches!(operation.request, Request::Upgrade { .. })
+    operation.request.goes_back()
         && operation.course == Course::Forward
         && operation.granted.is_some()
         && (blocked.can_roll_back() || refused)
@@ -419,7 +429,7 @@ fn end_waiting_abort(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool
 /// An upgrade whose end was asked for while a task ran goes no further when that has ended.
 fn end_waiting_upgrade(fleet: &mut Fleet, now: Now, journal: &mut Journal) -> bool {
     let Some(operation) = fleet.current() else { return false };
-    let upgrade = matches!(operation.request, Request::Upgrade { .. }) && operation.course == Course::Forward;
+    let upgrade = operation.request.goes_back() && operation.course == Course::Forward;
     let Some(why) = operation.aborting.clone().filter(|_| upgrade) else { return false };
     let course = if operation.exclusive_until.is_some() { Course::Settle } else { Course::Restore };
     let id = operation.id.clone();

@@ -87,6 +87,8 @@ fn of_nodes(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
         .map(|(name, run)| {
             let target = match (&operation.request, run) {
                 (Request::Upgrade { to, .. }, Run::Migrate(_)) => Some(to.clone()),
+                // The code of the app itself stays as it is.
+                (Request::Packages { .. }, Run::Migrate(_)) => operation.from.clone(),
                 _ => None,
             };
             let hold = holds(operation, &name) || drained.contains(&name);

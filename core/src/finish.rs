@@ -52,7 +52,7 @@ pub(crate) fn turn(
         | Request::Heal
         | Request::AcceptDatabase => course,
         // Code and database go back together, and that cannot be undone in the middle.
-        Request::Upgrade { .. } => match (operation.course, course) {
+        Request::Upgrade { .. } | Request::Packages { .. } => match (operation.course, course) {
             (Course::Forward, Course::Rollback) => Course::Rollback,
             (Course::Forward, Course::Restore) if operation.exclusive() => Course::Rollback,
             (Course::Forward, Course::Restore) if operation.granted.is_none() => Course::Restore,

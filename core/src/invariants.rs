@@ -74,7 +74,7 @@ fn one_migrate(fleet: &Fleet) -> Result<(), String> {
 fn migrate_with_intent(fleet: &Fleet) -> Result<(), String> {
     let migrates = fleet.nodes.values().any(|node| matches!(node.assignment.spec.run, Run::Migrate(_)));
     let asked = fleet.current().is_some_and(|operation| {
-        matches!(operation.request, Request::Start { install: true, .. } | Request::Upgrade { .. })
+        operation.request.goes_back() || matches!(operation.request, Request::Start { install: true, .. })
     });
     if migrates && !asked {
         Err("a right to migrate exists, but no operation asked for it".into())

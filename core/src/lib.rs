@@ -24,6 +24,7 @@ mod journal;
 pub mod notice;
 pub mod operation;
 mod outage;
+pub mod packages;
 pub mod plan;
 pub mod policy;
 pub mod preflight;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::assignment::{AppState, Needs};
 use crate::ids::NodeId;
 use crate::operation::{Bring, Course, HoldMode, Operation, PluginChange, Request, Step, TaskCall};
+use crate::packages;
 use crate::rule::Rule;
 use crate::state::{Desired, Fleet, Node};
 use crate::traffic;
@@ -48,6 +49,7 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
             | Request::Plugin { .. }
             | Request::Backup { .. }
             | Request::Upgrade { .. }
+            | Request::Packages { .. }
             | Request::Verify
             | Request::Restart { .. }
             | Request::Heal
@@ -146,6 +148,10 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
                 return Ok((upgrade::catch_up(fleet, to), None));
             }
             Ok((upgrade::steps(fleet, operation, &all, &solo, to, *approve), Some(solo)))
+        }
+        Request::Packages { changes, on } => {
+            let solo = choose_solo(fleet, on.as_ref(), host).ok_or("the fleet has no node")?;
+            Ok((packages::steps(fleet, operation, &all, &solo, changes), Some(solo)))
         }
         Request::Prepare { to } => Ok((upgrade::prepare(&all, to), None)),
         Request::Restart { nodes } => Ok((restart(fleet, nodes.as_deref())?, None)),
@@ -280,7 +286,14 @@ pub fn ending(fleet: &Fleet, operation: &Operation, course: Course, harm: bool) 
     }
     match course {
         Course::Forward => {}
-        Course::Rollback => steps.extend(upgrade::back(fleet, operation)),
+        Course::Rollback => match (&operation.request, &operation.solo) {
+            (Request::Plugin { plugin, .. }, Some(solo)) => {
+                steps.extend(packages::off(solo, plugin));
+                let down = fleet.nodes.iter().filter(|(_, node)| node.admitted).map(|(name, _)| name.clone());
+                steps.extend(bring_others(&down.collect::<Vec<_>>(), solo, fleet.policy.max_parallel));
+            }
+            _ => steps.extend(upgrade::back(fleet, operation)),
+        },
         Course::Settle => steps.push(Step::Stopped { nodes: unsettled(fleet, operation) }),
         Course::Restore => {
             let solo = operation.solo.clone();

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use crate::assignment::Needs;
 use crate::ids::{BackupId, NodeId, Version};
 use crate::operation::{Bring, Course, Operation, Request, Step, TaskCall};
+use crate::packages;
 use crate::policy::{Policy, Traffic};
 use crate::state::{Desired, Fleet};
 use crate::traffic::may_be_given;
@@ -171,13 +172,22 @@ pub(crate) fn verify(fleet: &Fleet) -> Option<Vec<Step>> {
 /// The way back of an upgrade: what it may have changed is undone.
 pub(crate) fn back(fleet: &Fleet, operation: &Operation) -> Vec<Step> {
     let (Some(from), Some(solo)) = (&operation.from, &operation.solo) else { return Vec::new() };
+    let upgrade = matches!(operation.request, Request::Upgrade { .. });
     let one = vec![solo.clone()];
     let mut steps = vec![Step::Stopped { nodes: fleet.nodes.keys().cloned().collect() }, Step::Granted];
     if operation.migrated {
         // Whoever had the right may have changed the database, also when nothing was heard of it.
-        let backup = [("backup", operation.id.as_str()), ("code", from.0.as_str())];
-        let restore = call("restore", Needs::Stopped, &backup);
+        let mut restore = call("restore", Needs::Stopped, &[("backup", operation.id.as_str())]);
+        restore.params.extend(upgrade.then(|| ("code".to_owned(), from.0.clone())));
         steps.push(Step::Task { nodes: one.clone(), task: restore });
+    }
+    if !upgrade {
+        let all: Vec<NodeId> = fleet.nodes.keys().cloned().collect();
+        steps.extend(packages::back(operation, &all, solo));
+        steps.extend(start(&fleet.policy, &one, Some(from)));
+        let others: Vec<NodeId> = all.into_iter().filter(|node| node != solo).collect();
+        steps.extend(start(&fleet.policy, &others, Some(from)));
+        return steps;
     }
     steps.push(Step::Task { nodes: one.clone(), task: release(from) });
     steps.extend(start(&fleet.policy, &one, Some(from)));
@@ -205,8 +215,7 @@ pub(crate) fn holds(operation: &Operation, node: &NodeId) -> bool {
 
 /// Whether users can write to what the upgrade made, from this step on.
 pub(crate) fn exposes(fleet: &Fleet, operation: &Operation) -> bool {
-    let upgrade = matches!(operation.request, Request::Upgrade { .. });
-    let forward = upgrade && operation.course == Course::Forward && operation.migrated;
+    let forward = operation.request.goes_back() && operation.course == Course::Forward && operation.migrated;
     let Some(solo) = operation.solo.as_ref().filter(|_| forward) else { return false };
     match fleet.policy.traffic {
         Traffic::Ready => !holds(operation, solo),

@@ -441,7 +441,7 @@ fn choices(operation: &Operation) -> Vec<String> {
             }
             choices
         }
-        Status::Blocked(Blocked::Overdue) if matches!(operation.request, Request::Upgrade { .. }) => {
+        Status::Blocked(Blocked::Overdue) if operation.request.goes_back() => {
             vec![format!("wait, or try again: {retry}"), format!("go back: soloist operation rollback {id}")]
         }
         Status::Blocked(Blocked::Overdue) => {

@@ -104,15 +104,6 @@ pub struct Plugin {
     pub enabled: bool,
 }
 
-/// What `app:getLang` says of one package.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Texts {
-    /// Whether the process has texts of it.
-    pub has_any: bool,
-    /// The language that was asked for, such as `en-US`.
-    pub language: String,
-}
-
 /// A value as it may stand in a query.
 pub(crate) fn encode(value: &str) -> String {
     use std::fmt::Write;
@@ -193,19 +184,6 @@ impl ApiClient {
         let what = "pm:list";
         let answer = self.call("pm:list?mode=summary", false, DEADLINE).await?;
         data(what, answer)
-    }
-
-    /// What the running process knows of a package's texts, in the app's own language.
-    pub async fn texts(&self, package: &str) -> Result<Texts, ApiError> {
-        #[derive(Deserialize)]
-        struct Lang {
-            lang: String,
-            resources: BTreeMap<String, serde_json::Value>,
-        }
-        let what = "app:getLang";
-        let answer = self.get_public(&format!("{what}?ns={}", encode(package))).await?;
-        let found = data::<Lang>(what, answer)?;
-        Ok(Texts { has_any: found.resources.contains_key(package), language: found.lang })
     }
 
     /// Package names of the plugins that the running process has loaded; `None` for an app that does not tell.

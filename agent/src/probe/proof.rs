@@ -5,21 +5,19 @@
 //! | what | loaded | not loaded | known for |
 //! |---|---|---|---|
 //! | a route of the plugin | any other answer | "404 Not Found" | [`KNOWN`] and the configuration; it comes first |
-//! | the plugin's texts in `app:getLang` | they are there | they are not | each plugin whose package has texts in that language |
+//! | the plugin among the texts of `app:getLang` | it is there | it is not | every plugin of NocoBase |
 //!
-//! The texts are put together from the plugins that the process has in its memory, not from the database: with 2.2.15 they
-//! were right for all 98 plugins, on a node that enabled or disabled one and on another that had not been restarted
-//! since. (One exception: with `plugin-localization`, texts that were translated by hand can outlive a plugin of
-//! another vendor; then a route in the configuration decides.) A plugin with neither is not changed at all, because nothing
-//! could tell how it ended.
+//! The texts are put together from the plugins that the process has in its memory, not from the database, and have an entry
+//! for each, also for one without any text: with 2.2.15 they were right for all 98 plugins, on a node that enabled or
+//! disabled one and on another that had not been restarted since. (One exception: with `plugin-localization`, texts that were
+//! translated by hand can outlive a plugin of another vendor; then a route in the configuration decides.) An app that tells
+//! neither is not changed at all, because nothing could tell how it ended.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use soloist_core::assignment::Proof;
 
 use super::api::{ApiClient, ApiError, Plugin};
-use crate::host::disk::DiskReader;
 
 /// Routes that exist only while their plugin is loaded, each tried on a real 2.2.15: enabled, disabled, and in a
 /// fresh process. A plugin's collections are no proof: those of `departments` are served when it is disabled, too,
@@ -35,16 +33,8 @@ const KNOWN: [(&str, &str); 4] = [
 #[derive(Debug, Clone)]
 pub struct Proofs {
     routes: BTreeMap<String, String>,
-    packages: Option<Packages>,
-}
-
-/// Where a node's packages lie: a `node_modules` folder.
-#[derive(Debug, Clone)]
-pub struct Packages {
-    /// The folder.
-    pub folder: PathBuf,
-    /// Reads it with a deadline.
-    pub disk: DiskReader,
+    /// Whether the app's texts tell.
+    texts: bool,
 }
 
 /// Whether a plugin is loaded.
@@ -59,10 +49,11 @@ pub enum Loaded {
 }
 
 impl Proofs {
-    /// The known routes and those of the configuration, which come first; and texts, where the packages are known.
-    pub fn new(configured: impl IntoIterator<Item = (String, String)>, packages: Option<Packages>) -> Self {
+    /// The known routes and those of the configuration, which come first; and texts, where the app is known to have an entry for
+    /// each plugin.
+    pub fn new(configured: impl IntoIterator<Item = (String, String)>, texts: bool) -> Self {
         let known = KNOWN.iter().map(|(plugin, route)| ((*plugin).to_owned(), (*route).to_owned()));
-        Self { routes: known.chain(configured).collect(), packages }
+        Self { routes: known.chain(configured).collect(), texts }
     }
 
     /// Asks the app whether it has loaded a plugin (by package name).
@@ -70,10 +61,10 @@ impl Proofs {
     /// # Errors
     /// When the app does not answer properly, which says nothing about the plugin.
     pub async fn loaded(&self, api: &ApiClient, package: &str) -> Result<Loaded, ApiError> {
-        match (self.routes.get(package), &self.packages) {
-            (Some(route), _) => by_route(api, route).await,
-            (None, Some(packages)) => packages.by_texts(api, package).await,
-            (None, None) => Ok(Loaded::Unknown),
+        match self.routes.get(package) {
+            Some(route) => by_route(api, route).await,
+            None if self.texts => by_texts(api, package).await,
+            None => Ok(Loaded::Unknown),
         }
     }
 
@@ -114,7 +105,7 @@ impl Proofs {
 /// Why nothing is done about a plugin, and what to do about that.
 pub(crate) fn unprovable(package: &str) -> String {
     format!(
-        "nothing here can tell whether the app has loaded {package}: it has no texts in the app's language and no known route; \
+        "nothing here can tell whether the app has loaded {package}: the app does not tell, and it has no known route; \
          name a route that only this plugin serves under plugin_routes in each node's agent configuration"
     )
 }
@@ -132,25 +123,12 @@ async fn by_route(api: &ApiClient, route: &str) -> Result<Loaded, ApiError> {
     }
 }
 
-impl Packages {
-    async fn by_texts(&self, api: &ApiClient, package: &str) -> Result<Loaded, ApiError> {
-        let texts = api.texts(package).await?;
-        if texts.has_any {
-            return Ok(Loaded::Yes);
-        }
-        // Missing texts mean something only where the package has some to give; NocoBase looks for these two files.
-        for language in [texts.language.clone(), texts.language.replace('-', "_")] {
-            let file = self.folder.join(package).join("dist/locale").join(format!("{language}.json"));
-            let found = self.disk.exists(file).await.map_err(|error| ApiError::Broken {
-                what: format!("the folder of {package}"),
-                why: error.to_string(),
-            })?;
-            if found {
-                return Ok(Loaded::No);
-            }
-        }
-        Ok(Loaded::Unknown)
-    }
+async fn by_texts(api: &ApiClient, package: &str) -> Result<Loaded, ApiError> {
+    Ok(match api.loaded().await? {
+        Some(loaded) if loaded.contains(package) => Loaded::Yes,
+        Some(_) => Loaded::No,
+        None => Loaded::Unknown,
+    })
 }
 
 /// Prefixes that NocoBase puts before short plugin names.

@@ -96,7 +96,7 @@ impl GenericProfile {
             api,
             health: client(&config.health_url)?,
             facts: client(&config.facts_url)?,
-            proofs: Proofs::new(config.plugin_routes.clone(), None),
+            proofs: Proofs::new(config.plugin_routes.clone(), false),
             config,
             node,
         })

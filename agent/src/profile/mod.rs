@@ -74,6 +74,17 @@ pub struct Facts {
     pub refusal: Option<String>,
 }
 
+/// Where an app's plugins lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PluginPlaces {
+    /// The app's storage.
+    pub(crate) storage: PathBuf,
+    /// Those that were added.
+    pub(crate) plugins: PathBuf,
+    /// Those that came with the app, beside links to the others.
+    pub(crate) modules: PathBuf,
+}
+
 /// A profile could not do its part.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
@@ -239,6 +250,26 @@ impl Profile {
         match self {
             Profile::NocoBase(profile) => Some(profile.drift(before).await),
             Profile::Generic(profile) => profile.drift().await,
+        }
+    }
+
+    /// Notes in the database that a plugin is not enabled; the reason of an error is for people. Nothing of the app may run.
+    pub(crate) async fn plugin_off(&self, plugin: &str) -> Result<(), String> {
+        match self {
+            Profile::NocoBase(profile) => profile.plugin_off(plugin).await,
+            Profile::Generic(_) => {
+                Err("this node's app is not NocoBase: how it notes its plugins is not known".into())
+            }
+        }
+    }
+
+    /// Where the app's plugins lie; the reason of an error is for people.
+    pub(crate) async fn plugin_places(&self) -> Result<PluginPlaces, String> {
+        match self {
+            Profile::NocoBase(profile) => profile.plugin_places().await,
+            Profile::Generic(_) => {
+                Err("this node's app is not NocoBase: where its plugins lie is not known".into())
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod backup;
 mod owner;
+pub mod packages;
 mod params;
 mod plugin;
 pub mod release;
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 
 use self::backup::BackupTasks;
 use self::owner::Owner;
+use self::packages::PackageTasks;
 use self::release::ReleaseTasks;
 use self::verify::VerifyTasks;
 use crate::backup::Progress;
@@ -109,6 +111,8 @@ pub struct LongTasks {
     pub backups: BackupTasks,
     /// Versions of the code.
     pub releases: ReleaseTasks,
+    /// Plugins as packages.
+    pub packages: PackageTasks,
     /// Verifications.
     pub verifications: VerifyTasks,
 }
@@ -117,7 +121,10 @@ impl LongTasks {
     /// Whether a task is one of these.
     #[must_use]
     pub fn have(&self, name: &str) -> bool {
-        backup::NAMES.contains(&name) || release::NAMES.contains(&name) || verify::NAMES.contains(&name)
+        backup::NAMES.contains(&name)
+            || packages::NAMES.contains(&name)
+            || release::NAMES.contains(&name)
+            || verify::NAMES.contains(&name)
     }
 
     /// Checks or runs a task, or finds out how it ended if an earlier run of the agent has begun it. `tell` hears how far it is.
@@ -132,6 +139,13 @@ impl LongTasks {
             name if release::NAMES.contains(&name) => {
                 let (to, teller) = teller(String::new(), tell);
                 let end = self.releases.perform(task, &to).await;
+                teller.end(to).await;
+                end
+            }
+            name if packages::NAMES.contains(&name) && begun_before => self.packages.recover().await,
+            name if packages::NAMES.contains(&name) => {
+                let (to, teller) = teller(String::new(), tell);
+                let end = self.packages.perform(task, &to).await;
                 teller.end(to).await;
                 end
             }

@@ -21,6 +21,22 @@ pub(super) fn plugin(params: &BTreeMap<String, String>) -> Result<String, String
     Err(format!("\"{}\" is not a plugin's package name", shown.escape_debug()))
 }
 
+/// A package's full name, which becomes the name of a folder: one part, or a scope and one part.
+pub(super) fn package(name: &str) -> Result<(), String> {
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
+    let fits = |part: &str| !part.is_empty() && !part.starts_with(['.', '-']) && part.bytes().all(plain);
+    let good = match name.strip_prefix('@') {
+        Some(rest) => rest.split_once('/').is_some_and(|(scope, part)| fits(scope) && fits(part)),
+        None => fits(name),
+    };
+    if good && name.len() <= PLUGIN_MAX {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(40).collect();
+    Err(format!("\"{}\" is not a package name", shown.escape_debug()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,6 +52,13 @@ mod tests {
         }
         for bad in ["", "-x", "Map", "a b", "a;b", "../x", "@a/../b", "a?b=c", "a\n", &"a".repeat(129)] {
             assert!(check(bad).is_err(), "{bad}");
+        }
+        for good in ["@a/x", "plugin-1", "@a.b/c_d"] {
+            package(good).unwrap();
+        }
+        for bad in ["@a", "@a/x/y", "a/b", "@a/..", "..", "@../x", "@a/.x", "-x", "@a/-x", "A", "a+b", "a b"]
+        {
+            assert!(package(bad).is_err(), "{bad}");
         }
         assert!(plugin(&BTreeMap::new()).unwrap_err().contains("missing"));
         assert!(plugin(&[("x".to_owned(), String::new())].into()).unwrap_err().contains("\"x\""));

@@ -12,8 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use serde_json::{Value, json};
-use soloist_agent::host::disk::DiskReader;
-use soloist_agent::probe::{ApiClient, Packages, Proofs};
+use soloist_agent::probe::{ApiClient, Proofs};
 
 /// What the imitation is like now.
 pub(crate) struct App {
@@ -65,8 +64,6 @@ impl Drop for Fake {
 pub(crate) const MAP: &str = "@nocobase/plugin-map";
 /// A plugin without a route of its own.
 pub(crate) const EMBED: &str = "@nocobase/plugin-embed";
-/// A plugin with neither a route nor texts.
-pub(crate) const BARE: &str = "@somebody/bare";
 
 impl Fake {
     pub(crate) async fn start() -> Self {
@@ -74,7 +71,7 @@ impl Fake {
             version: "2.2.15".into(),
             health: None,
             database_up: true,
-            plugins: [MAP, EMBED, BARE].map(|name| (name.to_owned(), false)).into(),
+            plugins: [MAP, EMBED].map(|name| (name.to_owned(), false)).into(),
             loaded: Vec::new(),
             token: "first".into(),
             sign_ins: 0,
@@ -93,13 +90,9 @@ impl Fake {
         change(&mut self.app.lock().unwrap());
     }
 
-    /// What proves plugins: their packages lie in a folder, and one of them has texts.
+    /// What proves plugins: their routes, and what is loaded.
     pub(crate) fn proofs(&self) -> Proofs {
-        let folder = self.temp.path().join("node_modules");
-        let texts = folder.join(EMBED).join("dist/locale");
-        std::fs::create_dir_all(&texts).unwrap();
-        std::fs::write(texts.join("en-US.json"), "{}").unwrap();
-        Proofs::new([], Some(Packages { folder, disk: DiskReader::new(Duration::from_secs(3)) }))
+        Proofs::new([], true)
     }
 
     /// A client that signs in with account and password.
@@ -139,11 +132,12 @@ async fn serve(
                 errors(500, "database is away")
             }
         }
-        // Texts of what is loaded, in whatever language; what is not loaded has none.
+        // An entry for each plugin that is loaded, and other texts.
         "app:getLang" => {
-            let (app, package) = (app.lock().unwrap(), &query["ns"]);
-            let there = app.loaded.contains(package) && package != BARE;
-            let texts = if there { json!({package: {"key": "text"}}) } else { json!({}) };
+            let app = app.lock().unwrap();
+            let mut texts: BTreeMap<&str, Value> =
+                app.loaded.iter().map(|name| (name.as_str(), json!({}))).collect();
+            texts.insert("client", json!({"key": "text"}));
             data(json!({"lang": "en-US", "resources": texts}))
         }
         "auth:signIn" => sign_in(&mut app.lock().unwrap(), &headers, &body),

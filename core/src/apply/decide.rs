@@ -8,7 +8,7 @@ use crate::event::EventKind;
 use crate::finish::turn;
 use crate::ids::{FleetId, OperationId};
 use crate::journal::Journal;
-use crate::operation::{Course, Request, Status, Step};
+use crate::operation::{Course, Status, Step};
 use crate::reject::Rejection;
 use crate::state::Fleet;
 
@@ -25,7 +25,7 @@ pub(super) fn decide(
 ) -> Result<Reply, Rejection> {
     let unknown = || Rejection::UnknownOperation { fleet: id.clone(), operation: name.clone() };
     let operation = fleet.operation(name).ok_or_else(unknown)?;
-    let upgrade = matches!(operation.request, Request::Upgrade { .. }) && operation.granted.is_some();
+    let upgrade = operation.request.goes_back() && operation.granted.is_some();
     let not_asked = Err(Rejection::NotAsked { operation: name.clone() });
     if fleet.lock.holder() != Some(name) || !upgrade || operation.course != Course::Forward {
         return not_asked;

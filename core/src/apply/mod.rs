@@ -1,5 +1,6 @@
 //! The only way to change the state.
 
+mod acceptable;
 mod decide;
 mod holder;
 mod node;

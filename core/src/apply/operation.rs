@@ -2,18 +2,19 @@
 
 use crate::advance::{Now, begin, settled};
 use crate::apply::Reply;
+use crate::apply::acceptable::acceptable;
 use crate::assign::task_key;
 use crate::assignment::{AppState, Needs, TaskPhase};
 use crate::command::Submission;
 use crate::event::EventKind;
 use crate::finish::{close, turn};
-use crate::ids::{FleetId, MachineId, NodeId, OperationId, Version};
+use crate::ids::{FleetId, MachineId, NodeId, OperationId};
 use crate::journal::Journal;
-use crate::operation::{Bring, Course, HoldMode, Operation, Request, Status, Step};
+use crate::operation::{Bring, Course, Operation, Request, Status, Step};
 use crate::policy::{QUEUE_MAX, TEXT_MAX};
 use crate::reject::Rejection;
 use crate::rule::Rule;
-use crate::state::{Desired, Fleet, Lock};
+use crate::state::{Fleet, Lock};
 use crate::upgrade::RELEASE;
 
 pub(super) fn clip(text: &str) -> String {
@@ -40,7 +41,7 @@ pub(super) fn submit(
             max: QUEUE_MAX as u64,
         });
     }
-    check(id, fleet, request)?;
+    acceptable(id, fleet, request)?;
     journal.operation(name, EventKind::Submitted(format!("{request} by {}", clip(&submission.by))));
     fleet.operations.push(new(fleet, name, request, submission, now));
     fleet.queue.push_back(name.clone());
@@ -97,129 +98,6 @@ fn only_node_on(fleet: &Fleet, machine: &MachineId) -> Option<NodeId> {
     let mut found = fleet.nodes.iter().filter(|(_, node)| !machine.0.is_empty() && node.machine == *machine);
     let first = found.next()?;
     found.next().is_none().then(|| first.0.clone())
-}
-
-/// Whether a version comes before another: by its numbers, from left to right; what is not a number counts as none.
-fn older(one: &Version, other: &Version) -> bool {
-    let numbers = |version: &Version| -> Vec<u64> {
-        version.0.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect()
-    };
-    numbers(one) < numbers(other)
-}
-
-/// Longest version in bytes.
-const VERSION_MAX: usize = 64;
-
-/// Whether a version is written like one; it becomes the name of a folder.
-fn named(version: &Version) -> Result<(), Rejection> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'+');
-    let text = version.0.as_str();
-    if text.len() > VERSION_MAX
-        || !text.starts_with(|first: char| first.is_ascii_digit())
-        || !text.bytes().all(fits)
-    {
-        return Err(Rejection::Malformed {
-            what: format!("\"{}\" is not a version, such as 2.2.15", clip(text)),
-        });
-    }
-    Ok(())
-}
-
-/// Longest plugin name in bytes.
-const PLUGIN_MAX: usize = 128;
-
-fn check(id: &FleetId, fleet: &Fleet, request: &Request) -> Result<(), Rejection> {
-    let known = || fleet.nodes.keys().cloned().collect::<Vec<NodeId>>();
-    let node = |on: &Option<NodeId>| match on {
-        Some(on) if !fleet.nodes.contains_key(on) => {
-            Err(Rejection::UnknownNode { fleet: id.clone(), node: on.clone(), known: known() })
-        }
-        Some(_) | None => Ok(()),
-    };
-    let running = || match (fleet.active, fleet.desired) {
-        (false, _) => Err(Rejection::NotActive { fleet: id.clone() }),
-        (true, Desired::Stop) => Err(Rejection::FleetStopped { fleet: id.clone() }),
-        (true, Desired::Run) => Ok(()),
-    };
-    if let Some(backup) = fleet.half_restored.as_ref().filter(|_| request.needs_whole_database()) {
-        return Err(Rejection::RestoreUnfinished { fleet: id.clone(), backup: backup.clone() });
-    }
-    match request {
-        Request::Start { install, nodes } => {
-            if let Some(named) = nodes {
-                let mut named = named.clone();
-                named.sort();
-                named.dedup();
-                if named != known() {
-                    return Err(Rejection::NodesDiffer { fleet: id.clone(), enrolled: known(), named });
-                }
-            }
-            match &fleet.database {
-                Some(database) if *install => {
-                    let version = database.version.as_ref().map_or("unknown".to_owned(), ToString::to_string);
-                    Err(Rejection::AlreadyInstalled { fleet: id.clone(), version })
-                }
-                Some(_) | None => Ok(()),
-            }
-        }
-        Request::Stop | Request::AcceptDatabase => Ok(()),
-        Request::Hold { mode: HoldMode::AllStopped, on } => {
-            node(on)?;
-            if fleet.active { Ok(()) } else { Err(Rejection::NotActive { fleet: id.clone() }) }
-        }
-        Request::Hold { mode: HoldMode::Solo, on } | Request::Backup { on } => {
-            node(on).and_then(|()| running())
-        }
-        Request::Verify | Request::Heal => running(),
-        Request::Restart { nodes } => {
-            for name in nodes.iter().flatten() {
-                node(&Some(name.clone()))?;
-            }
-            running()
-        }
-        Request::Prepare { to } => named(to),
-        Request::Upgrade { to, on, .. } => {
-            node(on)?;
-            running()?;
-            named(to)?;
-            let known = fleet.database.as_ref().and_then(|database| database.version.as_ref());
-            match known {
-                Some(version) if older(to, version) => {
-                    Err(Rejection::Downgrade { fleet: id.clone(), version: version.clone(), to: to.clone() })
-                }
-                Some(_) => Ok(()),
-                None => Err(Rejection::NotActive { fleet: id.clone() }),
-            }
-        }
-        Request::Restore { backup, code: true }
-            if fleet.backups.get(backup).is_some_and(|known| known.version.is_none()) =>
-        {
-            let what =
-                format!("the version of backup {backup} is not known, so the code cannot go back to it");
-            Err(Rejection::Malformed { what })
-        }
-        Request::Restore { backup, .. } | Request::RemoveBackup { backup } => {
-            let known = || fleet.backups.keys().rev().cloned().collect();
-            let removes = matches!(request, Request::RemoveBackup { .. });
-            if removes && fleet.half_restored.as_ref() == Some(backup) {
-                Err(Rejection::RestoreUnfinished { fleet: id.clone(), backup: backup.clone() })
-            } else if fleet.backups.contains_key(backup) {
-                Ok(())
-            } else {
-                Err(Rejection::UnknownBackup { fleet: id.clone(), backup: backup.clone(), known: known() })
-            }
-        }
-        Request::Plugin { plugin, on, .. } => {
-            let fits =
-                |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'/' | b'.' | b'_' | b'-');
-            if plugin.is_empty() || plugin.len() > PLUGIN_MAX || !plugin.bytes().all(fits) {
-                let what =
-                    format!("\"{}\" is not a package name, such as @nocobase/plugin-map", clip(plugin));
-                return Err(Rejection::Malformed { what });
-            }
-            node(on).and_then(|()| running())
-        }
-    }
 }
 
 pub(super) fn confirm(

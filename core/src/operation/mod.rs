@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use request::{HoldMode, PluginChange, Request};
+pub use request::{HoldMode, PackageChange, PluginChange, Request};
 pub use status::{Blocked, Status};
 pub use step::{Bring, Step, TaskCall};
 

@@ -44,6 +44,65 @@ impl PluginChange {
     }
 }
 
+/// A change of a plugin as a package: of its files, on every node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PackageChange {
+    /// It is added, or takes the place of another version.
+    Put {
+        /// Its package name.
+        plugin: String,
+        /// Where it comes from: the absolute path of an archive on the nodes, or `npm`.
+        source: String,
+        /// Its version, where one is asked for.
+        version: Option<Version>,
+        /// The SHA-256 of the archive in hexadecimal digits, where it is known.
+        sha256: Option<String>,
+        /// Whether it is enabled in the same outage.
+        enable: bool,
+    },
+    /// It is disabled and removed. What it has stored in the database stays.
+    Remove {
+        /// Its package name.
+        plugin: String,
+    },
+}
+
+impl PackageChange {
+    /// Its package name.
+    pub fn plugin(&self) -> &str {
+        match self {
+            PackageChange::Put { plugin, .. } | PackageChange::Remove { plugin } => plugin,
+        }
+    }
+
+    /// The plugin that goes.
+    pub fn goes(&self) -> Option<&str> {
+        match self {
+            PackageChange::Remove { plugin } => Some(plugin),
+            PackageChange::Put { .. } => None,
+        }
+    }
+
+    /// The plugin that is enabled.
+    pub fn enables(&self) -> Option<&str> {
+        match self {
+            PackageChange::Put { plugin, enable: true, .. } => Some(plugin),
+            PackageChange::Put { .. } | PackageChange::Remove { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for PackageChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PackageChange::Put { plugin, version: Some(version), .. } => write!(f, "{plugin}@{version}"),
+            PackageChange::Put { plugin, version: None, .. } => f.write_str(plugin),
+            PackageChange::Remove { plugin } => write!(f, "without {plugin}"),
+        }
+    }
+}
+
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -71,6 +130,13 @@ pub enum Request {
         /// The plugin's package name.
         plugin: String,
         /// The node on which to do it.
+        on: Option<NodeId>,
+    },
+    /// Add, update and remove plugins as packages: with everything stopped, backed up, on one node, then on all.
+    Packages {
+        /// What to do, all in one outage.
+        changes: Vec<PackageChange>,
+        /// The node that upgrades the database.
         on: Option<NodeId>,
     },
     /// Back the fleet up on one node, while only that one runs.
@@ -119,6 +185,11 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether it changes code and database together, so that only both can go back together.
+    pub fn goes_back(&self) -> bool {
+        matches!(self, Request::Upgrade { .. } | Request::Packages { .. })
+    }
+
     /// Whether it would run the app on the database as it is, so that a half-restored one must not be there.
     pub fn needs_whole_database(&self) -> bool {
         match self {
@@ -126,6 +197,7 @@ impl Request {
             | Request::Plugin { .. }
             | Request::Backup { .. }
             | Request::Upgrade { .. }
+            | Request::Packages { .. }
             | Request::Verify
             | Request::Restart { .. }
             | Request::Heal
@@ -168,6 +240,10 @@ impl fmt::Display for Request {
             Request::RemoveBackup { backup } => write!(f, "backup remove {backup}"),
             Request::AcceptDatabase => f.write_str("restore --accept-database"),
             Request::Upgrade { to, .. } => write!(f, "upgrade --to {to}"),
+            Request::Packages { changes, .. } => {
+                f.write_str("plugin packages")?;
+                changes.iter().try_for_each(|change| write!(f, " {change}"))
+            }
         }
     }
 }

@@ -200,6 +200,7 @@ fn matters(check: &str, request: &Request) -> bool {
         Request::Start { install: true, .. } => {
             alike.contains(&check) && ![check::UPGRADING, check::SUB_APPS].contains(&check)
         }
+        Request::Packages { .. } => alike.contains(&check) || check == check::SPACE,
         Request::Plugin { .. } | Request::Hold { .. } => alike.contains(&check),
         Request::Backup { .. } => alike.contains(&check) || check == check::SPACE,
         Request::Upgrade { .. } => {

@@ -10,6 +10,7 @@ pub mod lock;
 pub mod node;
 pub mod operate;
 pub mod operation;
+pub mod package;
 pub mod plan;
 pub mod plugin;
 pub mod preflight;

@@ -1,14 +1,20 @@
 //! `soloist plan`.
 
 use clap::Subcommand;
-use soloist_core::{ids::BackupId, operation::Request, preview::PlannedStep};
+use soloist_core::{
+    ids::{BackupId, FleetId},
+    operation::{PluginChange, Request},
+    preview::PlannedStep,
+};
 use soloist_proto::{convert::each, v1};
 
 use crate::{
     commands::{
-        Context, plugin,
+        Context,
+        package::{PutRequest, RemoveRequest},
+        plugin,
         request::{
-            BackupRequest, Change, HoldRequest, PluginRequest, PrepareRequest, RestartRequest, StartRequest,
+            BackupRequest, HoldRequest, PluginRequest, PrepareRequest, RestartRequest, StartRequest,
             UpgradeRequest,
         },
         rollback,
@@ -31,13 +37,8 @@ enum What {
     /// Of a stop
     Stop,
     /// Of a plugin change
-    Plugin {
-        /// What to do with it
-        #[arg(value_enum)]
-        change: Change,
-        #[command(flatten)]
-        request: PluginRequest,
-    },
+    #[command(subcommand)]
+    Plugin(PluginPart),
     /// Of a command under the lock
     Run(HoldRequest),
     /// Of a backup
@@ -69,6 +70,44 @@ enum What {
 }
 
 #[derive(Debug, Subcommand)]
+enum PluginPart {
+    /// Of enabling it
+    Enable(PluginRequest),
+    /// Of disabling it
+    Disable(PluginRequest),
+    /// Of adding packages
+    Add {
+        #[command(flatten)]
+        request: PutRequest,
+        /// Enable them in the same outage
+        #[arg(long)]
+        enable: bool,
+    },
+    /// Of bringing packages to another version
+    Update(PutRequest),
+    /// Of removing packages
+    Remove(RemoveRequest),
+}
+
+impl PluginPart {
+    async fn request(self, context: &Context, fleet: &FleetId) -> Result<Request> {
+        let (on, request) = match &self {
+            PluginPart::Enable(request) | PluginPart::Disable(request) => {
+                let enable = matches!(self, PluginPart::Enable(_));
+                let change = if enable { PluginChange::Enable } else { PluginChange::Disable };
+                let package = plugin::package(context, fleet, request).await?;
+                (&request.on, request.request(change, package))
+            }
+            PluginPart::Add { request, enable } => (&request.on, request.request(*enable)?),
+            PluginPart::Update(request) => (&request.on, request.request(false)?),
+            PluginPart::Remove(request) => (&request.on, request.request()),
+        };
+        context.check_node(fleet, on.as_ref()).await?;
+        Ok(request)
+    }
+}
+
+#[derive(Debug, Subcommand)]
 enum UpgradePart {
     /// Of fetching a version
     Prepare(PrepareRequest),
@@ -80,11 +119,7 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let request = match args.what {
         What::Start(start) => start.request(),
         What::Stop => Request::Stop,
-        What::Plugin { change, request } => {
-            context.check_node(&fleet, request.on.as_ref()).await?;
-            let package = plugin::package(context, &fleet, &request).await?;
-            request.request(change, package)
-        }
+        What::Plugin(part) => part.request(context, &fleet).await?,
         What::Run(hold) => {
             context.check_node(&fleet, hold.on.as_ref()).await?;
             hold.request()

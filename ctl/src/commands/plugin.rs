@@ -1,21 +1,25 @@
 //! `soloist plugin`.
 
 use clap::Subcommand;
-use soloist_core::ids::FleetId;
+use soloist_core::{
+    ids::{FleetId, NodeId},
+    operation::{PluginChange, Request},
+};
 use soloist_proto::v1;
 
 use crate::{
     commands::{
         Context,
         operate::{self, operate},
-        request::{Change, PluginRequest},
+        package::{PutRequest, RemoveRequest},
+        request::PluginRequest,
     },
     error::Result,
     names,
     render::{json::NodePlugins, table},
 };
 
-/// Enable or disable a plugin under the lock, or list the plugins
+/// Enable, disable, add, update or remove plugins under the lock, or list them
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -28,8 +32,41 @@ enum Command {
     Enable(ChangeArgs),
     /// Disable a plugin on one node while the others rest, then on all
     Disable(ChangeArgs),
+    /// Add plugins as packages, in one outage: fetched and checked before anything is stopped, backed up, on one node, then on all
+    Add(AddArgs),
+    /// Bring plugins to another version, in one outage; their migrations run on one node
+    Update(UpdateArgs),
+    /// Disable plugins and remove their packages, in one outage; what they have stored in the database stays
+    Remove(RemoveArgs),
     /// List the plugins of each node
     List,
+}
+
+#[derive(Debug, clap::Args)]
+struct AddArgs {
+    #[command(flatten)]
+    request: PutRequest,
+    /// Enable them in the same outage
+    #[arg(long)]
+    enable: bool,
+    #[command(flatten)]
+    options: operate::Options,
+}
+
+#[derive(Debug, clap::Args)]
+struct UpdateArgs {
+    #[command(flatten)]
+    request: PutRequest,
+    #[command(flatten)]
+    options: operate::Options,
+}
+
+#[derive(Debug, clap::Args)]
+struct RemoveArgs {
+    #[command(flatten)]
+    request: RemoveRequest,
+    #[command(flatten)]
+    options: operate::Options,
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,8 +81,20 @@ struct ChangeArgs {
 pub async fn run(args: Args, context: &Context) -> Result<()> {
     let fleet = context.fleet().await?;
     let (change, args) = match args.command {
-        Command::Enable(args) => (Change::Enable, args),
-        Command::Disable(args) => (Change::Disable, args),
+        Command::Enable(args) => (PluginChange::Enable, args),
+        Command::Disable(args) => (PluginChange::Disable, args),
+        Command::Add(args) => {
+            let request = args.request.request(args.enable)?;
+            return exchange(context, &fleet, args.request.on.as_ref(), request, &args.options).await;
+        }
+        Command::Update(args) => {
+            let request = args.request.request(false)?;
+            return exchange(context, &fleet, args.request.on.as_ref(), request, &args.options).await;
+        }
+        Command::Remove(args) => {
+            let request = args.request.request();
+            return exchange(context, &fleet, args.request.on.as_ref(), request, &args.options).await;
+        }
         Command::List => {
             let nodes = inventories(context, &fleet).await?;
             return context.ui.data(&nodes, || table::plugins(&nodes));
@@ -54,6 +103,17 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     context.check_node(&fleet, args.request.on.as_ref()).await?;
     let package = package(context, &fleet, &args.request).await?;
     operate(context, &fleet, "plugin", args.request.request(change, package), &args.options).await
+}
+
+async fn exchange(
+    context: &Context,
+    fleet: &FleetId,
+    on: Option<&NodeId>,
+    request: Request,
+    options: &operate::Options,
+) -> Result<()> {
+    context.check_node(fleet, on).await?;
+    operate(context, fleet, "plugin", request, options).await
 }
 
 async fn inventories(context: &Context, fleet: &FleetId) -> Result<Vec<NodePlugins>> {

@@ -116,15 +116,6 @@ fn version(text: &str) -> Result<Version, Infallible> {
     Ok(Version(number.unwrap_or(text).to_owned()))
 }
 
-/// Which change of a plugin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Change {
-    /// Enable it.
-    Enable,
-    /// Disable it.
-    Disable,
-}
-
 /// A change of a plugin.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PluginRequest {
@@ -137,11 +128,7 @@ pub struct PluginRequest {
 
 impl PluginRequest {
     /// As the coordinators understand it, with the package's name.
-    pub fn request(&self, change: Change, package: String) -> Request {
-        let change = match change {
-            Change::Enable => PluginChange::Enable,
-            Change::Disable => PluginChange::Disable,
-        };
+    pub fn request(&self, change: PluginChange, package: String) -> Request {
         Request::Plugin { change, plugin: package, on: self.on.clone() }
     }
 }

@@ -3,11 +3,11 @@
 use soloist_core::{
     command::Submission,
     ids::{MachineId, NodeId, Version},
-    operation::{HoldMode, PluginChange, Request},
+    operation::{HoldMode, PackageChange, PluginChange, Request},
     time::Millis,
 };
 
-use super::{FieldError, maybe_name, name, unknown};
+use super::{FieldError, each, maybe_name, name, unknown};
 use crate::v1::{self, request::Request as Kind};
 
 impl From<HoldMode> for v1::hold::Mode {
@@ -84,6 +84,10 @@ impl From<Request> for v1::Request {
             Request::Verify => Kind::Verify(v1::Verify {}),
             Request::Restart { nodes } => Kind::Restart(v1::Restart { nodes: nodes.map(list) }),
             Request::Heal => Kind::Heal(v1::Heal {}),
+            Request::Packages { changes, on } => Kind::Packages(v1::Packages {
+                changes: changes.into_iter().map(Into::into).collect(),
+                on: on.map(Into::into),
+            }),
         };
         Self { request: Some(request) }
     }
@@ -123,9 +127,45 @@ impl TryFrom<v1::Request> for Request {
             Kind::Prepare(prepare) => Ok(Request::Prepare { to: Version(prepare.to) }),
             Kind::Verify(v1::Verify {}) => Ok(Request::Verify),
             Kind::Heal(v1::Heal {}) => Ok(Request::Heal),
+            Kind::Packages(packages) => Ok(Request::Packages {
+                changes: each("packages.changes", packages.changes)?,
+                on: maybe_name("packages.on", packages.on)?,
+            }),
             Kind::Restart(restart) => Ok(Request::Restart {
                 nodes: restart.nodes.map(|nodes| named("restart.nodes", nodes)).transpose()?,
             }),
+        }
+    }
+}
+
+impl From<PackageChange> for v1::PackageChange {
+    fn from(change: PackageChange) -> Self {
+        match change {
+            PackageChange::Put { plugin, source, version, sha256, enable } => {
+                let version = version.map(|version| version.0);
+                let put = v1::PutPackage { source, version, sha256, enable };
+                Self { plugin, change: Some(v1::package_change::Change::Put(put)) }
+            }
+            PackageChange::Remove { plugin } => {
+                Self { plugin, change: Some(v1::package_change::Change::Drop(v1::DropPackage {})) }
+            }
+        }
+    }
+}
+
+impl TryFrom<v1::PackageChange> for PackageChange {
+    type Error = FieldError;
+    fn try_from(change: v1::PackageChange) -> Result<Self, FieldError> {
+        let plugin = change.plugin;
+        match change.change.ok_or_else(|| unknown("change"))? {
+            v1::package_change::Change::Put(put) => Ok(PackageChange::Put {
+                plugin,
+                source: put.source,
+                version: put.version.map(Version),
+                sha256: put.sha256,
+                enable: put.enable,
+            }),
+            v1::package_change::Change::Drop(v1::DropPackage {}) => Ok(PackageChange::Remove { plugin }),
         }
     }
 }

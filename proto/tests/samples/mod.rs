@@ -15,7 +15,7 @@ use soloist_core::{
         Version,
     },
     notice::Notice,
-    operation::{HoldMode, PluginChange, Request},
+    operation::{HoldMode, PackageChange, PluginChange, Request},
     policy::{Heal, Policy, Traffic, Uploads},
     preflight::{Finding, NodeFacts, Place, Release, Severity, Space, StorageFacts},
     preview::PlannedStep,
@@ -252,6 +252,19 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Prepare { to: Version("2.2.16".into()) },
         Request::Verify,
         Request::Heal,
+        Request::Packages {
+            changes: vec![
+                PackageChange::Put {
+                    plugin: "@a/x".into(),
+                    source: "/tmp/x.tgz".into(),
+                    version: Some(Version("1.0.0".into())),
+                    sha256: Some("ab".repeat(32)),
+                    enable: true,
+                },
+                PackageChange::Remove { plugin: "@a/y".into() },
+            ],
+            on: Some(node("a")),
+        },
         Request::Restart { nodes: None },
         Request::Restart { nodes: Some(vec![node("a")]) },
     ]

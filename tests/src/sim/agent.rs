@@ -8,7 +8,7 @@ use soloist_core::assignment::{
 };
 use soloist_core::command::Role;
 use soloist_core::ids::{
-    BackupId, BootId, Generation, Incarnation, Launch, MachineId, NodeId, Token, Version,
+    BackupId, BootId, Generation, Incarnation, Launch, MachineId, NodeId, OperationId, Token, Version,
 };
 
 use super::app::{App, Database, Phase, Starter};
@@ -61,6 +61,8 @@ pub(crate) struct Host {
     pub(crate) ledger: Ledger,
     /// Versions of the code that lie ready on its disk.
     pub(crate) releases: Vec<&'static str>,
+    /// The operation whose packages lie on its disk; none if they are those of before.
+    pub(crate) packages: Option<OperationId>,
     /// Backups, with their age.
     pub(crate) backups: BTreeMap<BackupId, (u64, Database)>,
     // The agent's process.
@@ -123,6 +125,7 @@ impl Host {
             code: super::app::VERSION,
             ledger: Ledger::default(),
             releases: vec![super::app::VERSION, super::app::NEXT_VERSION],
+            packages: None,
             backups: BTreeMap::new(),
             agent_up: false,
             incarnation: Incarnation(0),

@@ -7,6 +7,7 @@ use soloist_core::command::Role;
 use soloist_core::event::EventKind;
 use soloist_core::ids::{Generation, NodeId, OperationId, Right, Token};
 use soloist_core::operation::{HoldMode, Operation, Request, Step};
+use soloist_core::packages::{PACKAGES, PACKAGES_BACK};
 use soloist_core::policy::{Policy, Traffic};
 use soloist_core::state::Fleet;
 
@@ -167,16 +168,14 @@ impl Oracle {
             RunMode::Migrate(right) => {
                 self.summary.migrations += 1;
                 let asked = current.is_some_and(|operation| {
-                    matches!(
-                        operation.request,
-                        Request::Start { install: true, .. } | Request::Upgrade { .. }
-                    )
+                    operation.request.goes_back()
+                        || matches!(operation.request, Request::Start { install: true, .. })
                 });
                 if !asked {
                     return Err(format!("{} installs although no operation asked for it", host.name));
                 }
                 let unsaved = current.is_some_and(|operation| {
-                    matches!(operation.request, Request::Upgrade { .. })
+                    operation.request.goes_back()
                         && !fleet.backups.keys().any(|backup| backup.as_str() == operation.id.as_str())
                 });
                 if unsaved {
@@ -273,6 +272,12 @@ impl Oracle {
             let text = || format!("the code of {host} is switched while its app runs");
             return if runs { Err(text()) } else { Ok(()) };
         }
+        let exchange = |name: &str| [PACKAGES, PACKAGES_BACK].contains(&name);
+        if exchange(&task.name) {
+            let runs = hosts.iter().find(|other| other.own().is_some());
+            let text = |other: &Host| format!("packages are exchanged while the app of {} runs", other.name);
+            return runs.map_or(Ok(()), |other| Err(text(other)));
+        }
         // A switch of the code concerns nobody but its own host.
         let works = |other: &&Host| other.child.as_ref().is_some_and(|child| child.task.name != "release");
         if let Some(other) = hosts.iter().find(works) {
@@ -336,6 +341,7 @@ fn may_run(operation: &Operation) -> Option<NodeId> {
         | Request::Plugin { .. }
         | Request::Backup { .. }
         | Request::Upgrade { .. }
+        | Request::Packages { .. }
         | Request::Start { .. } => operation.solo.clone(),
     }
 }

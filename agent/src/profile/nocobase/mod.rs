@@ -26,7 +26,7 @@ use super::{Facts, NodeContext, ProfileError};
 use crate::driver::AppCommand;
 use crate::host::disk::DiskReader;
 use crate::host::{AppPattern, DatabaseAddress, Marker};
-use crate::probe::{ApiClient, Packages, Proofs};
+use crate::probe::{ApiClient, Proofs};
 
 /// How long a file on the app folder or the storage may take to answer.
 const DISK_DEADLINE: Duration = Duration::from_secs(3);
@@ -79,9 +79,8 @@ pub struct NocoBaseProfile {
 impl NocoBaseProfile {
     pub(super) fn new(config: NocoBaseConfig, node: NodeContext) -> Self {
         let code = DiskReader::new(DISK_DEADLINE);
-        let packages = Packages { folder: config.app_folder.join("node_modules"), disk: code.clone() };
         Self {
-            proofs: Proofs::new(config.plugin_routes.clone(), Some(packages)),
+            proofs: Proofs::new(config.plugin_routes.clone(), true),
             code,
             storage: DiskReader::new(DISK_DEADLINE),
             cache: Mutex::default(),

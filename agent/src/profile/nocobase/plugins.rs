@@ -7,12 +7,24 @@ use serde::Deserialize;
 
 use super::environment::Environment;
 use super::{NocoBaseProfile, PACKAGE_MAX, database};
+use crate::profile::PluginPlaces;
 use crate::profile::drift::{Drift, Versions, compare};
 
 /// Most plugins that are looked at.
 const PLUGINS_MAX: usize = 500;
 
 impl NocoBaseProfile {
+    /// Where plugins lie; the reason of an error is for people.
+    pub(in crate::profile) async fn plugin_places(&self) -> Result<PluginPlaces, String> {
+        let environment = self.computed(false).await.map_err(|error| error.to_string())?;
+        let storage = PathBuf::from(environment.get("STORAGE_PATH"));
+        if storage.as_os_str().is_empty() {
+            return Err("the app's settings name no STORAGE_PATH".into());
+        }
+        let modules = self.config.app_folder.join("node_modules");
+        Ok(PluginPlaces { storage, plugins: plugins_folder(&environment), modules })
+    }
+
     /// In what the loaded plugins differ from those that should be; the reason of an error is for people.
     pub(in crate::profile) async fn drift(&self, before: Option<&Versions>) -> Result<Drift, String> {
         let environment = self.computed(false).await.map_err(|error| error.to_string())?;
@@ -26,8 +38,16 @@ impl NocoBaseProfile {
     }
 }
 
+impl NocoBaseProfile {
+    /// Notes in the database that a plugin is not enabled: the only way to start an app again that a plugin keeps from starting.
+    pub(in crate::profile) async fn plugin_off(&self, plugin: &str) -> Result<(), String> {
+        let environment = self.computed(false).await.map_err(|error| error.to_string())?;
+        database::plugin_off(&environment, &self.pgappname("soloist-agent"), plugin).await
+    }
+}
+
 /// The folder with the plugins that were added.
-pub(super) fn plugins_folder(environment: &Environment) -> PathBuf {
+fn plugins_folder(environment: &Environment) -> PathBuf {
     match environment.get("PLUGIN_STORAGE_PATH") {
         "" => Path::new(environment.get("STORAGE_PATH")).join("plugins"),
         own => own.into(),

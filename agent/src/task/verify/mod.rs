@@ -2,6 +2,7 @@
 //! changed by it, so check and run are the same, and what was cut off is begun anew.
 
 mod http;
+mod packages;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,6 +81,7 @@ impl VerifyTasks {
         let version = task.params.get("version").map(|version| Version(version.clone()));
         tell.send_replace("looking whether the app serves".into());
         self.serves(version.as_ref()).await?;
+        packages::verify(&self.profile, task).await?;
         for check in &task.checks {
             tell.send_replace(format!("check \"{}\"", check.name));
             let how = self.check(task, check).await;

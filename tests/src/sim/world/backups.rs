@@ -6,6 +6,7 @@ use soloist_core::assignment::{Task, TaskPhase, TaskResult};
 use soloist_core::ids::BackupId;
 
 use soloist_core::operation::Request;
+use soloist_core::packages::{PACKAGES, PACKAGES_BACK, PLUGIN_OFF};
 use soloist_core::upgrade::{DIGEST, PREPARE, RELEASE};
 
 use super::super::agent::{Busy, Child};
@@ -66,6 +67,16 @@ impl World {
             self.hosts[at].facts = None;
             return Ok(());
         }
+        if child.task.name == PLUGIN_OFF {
+            let plugin = child.task.params.get("plugin").cloned().unwrap_or_default();
+            self.database.plugins.remove(&plugin);
+            return Ok(());
+        }
+        if [PACKAGES, PACKAGES_BACK].contains(&child.task.name.as_str()) {
+            let done = child.task.name == PACKAGES;
+            self.hosts[at].packages = done.then(|| child.task.key.operation.clone());
+            return Ok(());
+        }
         let name = backup(&child.task);
         self.note(format!("{} {name} has ended on {}", child.task.name, self.hosts[at].name));
         match child.task.name.as_str() {
@@ -96,6 +107,9 @@ impl World {
     pub(super) fn finish_copy(&mut self, at: usize, busy: Busy) {
         if busy.task.name == RELEASE || busy.task.name == PREPARE {
             return self.finish_release(at, busy);
+        }
+        if [PACKAGES, PACKAGES_BACK, PLUGIN_OFF].contains(&busy.task.name.as_str()) {
+            return self.finish_packages(at, busy);
         }
         let name = backup(&busy.task);
         let host = &mut self.hosts[at];
@@ -143,6 +157,31 @@ impl World {
             output.insert("removed".to_owned(), removed.join(","));
         }
         host.ledger = host.ledger.with_result(busy.task.key, result, output);
+    }
+
+    fn finish_packages(&mut self, at: usize, busy: Busy) {
+        let wanted = busy.task.key.operation.clone();
+        let host = &mut self.hosts[at];
+        if busy.task.phase == TaskPhase::Check {
+            host.busy = None;
+            return host.has_checked(busy.task.key, TaskResult::Done, &[(DIGEST, "the same")]);
+        }
+        if busy.recovers {
+            host.child = None;
+        } else if host.child.is_some() {
+            return;
+        }
+        host.busy = None;
+        let there = host.packages.as_ref() == Some(&wanted);
+        let off =
+            busy.task.params.get("plugin").is_some_and(|plugin| !self.database.plugins.contains(plugin));
+        let done = if busy.task.name == PLUGIN_OFF { off } else { there == (busy.task.name == PACKAGES) };
+        let result = match (done, busy.recovers) {
+            (true, _) => TaskResult::Done,
+            (false, true) => TaskResult::Interrupted,
+            (false, false) => TaskResult::Failed("the exchange failed".into()),
+        };
+        host.ledger = host.ledger.with_result(busy.task.key, result, BTreeMap::new());
     }
 
     fn finish_release(&mut self, at: usize, busy: Busy) {

@@ -87,6 +87,12 @@ impl World {
             }
             if let Some(change) = app.change.clone().filter(|change| change.until <= now) {
                 app.change = None;
+                if change.fails && change.enable && self.chance.permille(400) {
+                    // It is enabled, and breaks the app that loads it.
+                    self.database.plugins.insert(change.plugin.clone());
+                    app.phase = Phase::Failed("a plugin cannot be loaded".into());
+                    lines.push(format!("{} breaks an app", change.plugin));
+                }
                 if !change.fails {
                     if change.enable {
                         self.database.plugins.insert(change.plugin.clone());

@@ -1,8 +1,10 @@
 //! People and programs that use the fleet.
 
 use soloist_core::command::{Decision, Role, Submission};
-use soloist_core::ids::{BackupId, MachineId, OperationId, Token, Version};
-use soloist_core::operation::{Blocked, Course, HoldMode, Operation, PluginChange, Request, Status, Step};
+use soloist_core::ids::{BackupId, MachineId, NodeId, OperationId, Token, Version};
+use soloist_core::operation::{
+    Blocked, Course, HoldMode, Operation, PackageChange, PluginChange, Request, Status, Step,
+};
 use soloist_core::policy::{Heal, Traffic};
 use soloist_core::state::{Desired, Fleet};
 use soloist_core::time::Millis;
@@ -110,6 +112,7 @@ impl World {
                 0 if self.chance.permille(500) => Request::Heal,
                 0 => Request::Prepare { to },
                 1 => Request::Verify,
+                3 | 4 => self.packages(on),
                 2 => Request::Restart { nodes: on.map(|node| vec![node]) },
                 _ => Request::Upgrade { to, on, approve },
             };
@@ -185,6 +188,18 @@ impl World {
         }
         let (fleet, by) = (self.fleet.clone(), "operator".to_owned());
         self.propose(Command::Decide { fleet, operation, decision, by, reason: String::new() }).map(|_| ())
+    }
+
+    /// A change of packages.
+    fn packages(&mut self, on: Option<NodeId>) -> Request {
+        let plugin = format!("plugin-{}", self.chance.between(1, 2));
+        let change = if self.chance.permille(300) {
+            PackageChange::Remove { plugin }
+        } else {
+            let enable = self.chance.permille(500);
+            PackageChange::Put { plugin, source: "npm".into(), version: None, sha256: None, enable }
+        };
+        Request::Packages { changes: vec![change], on }
     }
 
     /// Somebody changes a plugin in the app's own interface, on one node and behind everybody's back.
@@ -273,7 +288,7 @@ impl World {
             (operation.id.clone(), operation.token.unwrap_or_default(), operation.attempt);
         let fleet = self.fleet.clone();
         let by = "operator".to_owned();
-        let upgrade = matches!(operation.request, Request::Upgrade { .. });
+        let upgrade = operation.request.goes_back();
         let exposed = upgrade
             && operation.course == Course::Forward
             && operation.granted.is_some()

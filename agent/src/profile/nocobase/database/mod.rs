@@ -68,6 +68,19 @@ pub(super) async fn enabled(
     }
 }
 
+/// Notes that a plugin, by its package's name, is not enabled.
+pub(super) async fn plugin_off(
+    environment: &Environment,
+    application_name: &str,
+    plugin: &str,
+) -> Result<(), String> {
+    let (kind, place) = reachable(environment)?;
+    match kind {
+        Kind::Postgres => bounded(&place, postgres::plugin_off(environment, application_name, plugin)).await,
+        Kind::Mysql => bounded(&place, mysql::plugin_off(environment, application_name, plugin)).await,
+    }
+}
+
 /// Which kind of database it is, and where, for people, if this agent can read it at all.
 fn reachable(environment: &Environment) -> Result<(Kind, String), String> {
     let kind = match environment.get("DB_DIALECT") {

@@ -137,6 +137,17 @@ async fn enabled_in(
     Ok(session.query::<String, _>(query).await?.into_iter().collect())
 }
 
+/// Notes that a plugin is not enabled.
+pub(super) async fn plugin_off(environment: &Environment, name: &str, plugin: &str) -> Result<(), String> {
+    let mut session = open(environment, name).await.map_err(|error| error.to_string())?;
+    let plugins = quote(&table_name(environment, "applicationPlugins", "application_plugins"));
+    let column = quote(package_column(environment));
+    let query = format!("update {plugins} set enabled = false where {column} = ? or name = ?");
+    let done = session.exec_drop(query, (plugin, plugin)).await;
+    close(session).await;
+    done.map_err(|error| error.to_string())
+}
+
 fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }

@@ -132,6 +132,20 @@ async fn enabled_in(
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// Notes that a plugin is not enabled.
+pub(super) async fn plugin_off(environment: &Environment, name: &str, plugin: &str) -> Result<(), String> {
+    let work = async {
+        let session = open(environment, name).await?;
+        let plugins = table(environment, "applicationPlugins", "application_plugins");
+        let column = quote(package_column(environment));
+        let query = format!("update {plugins} set enabled = false where {column} = $1 or name = $1");
+        let done = session.client.execute(&query, &[&plugin]).await;
+        session.close().await;
+        done
+    };
+    work.await.map(drop).map_err(|error| describe(&error))
+}
+
 /// A table of NocoBase with its schema, quoted.
 fn table(environment: &Environment, name: &str, underscored: &str) -> String {
     format!("{}.{}", quote(schema(environment)), quote(&table_name(environment, name, underscored)))

@@ -1,0 +1,210 @@
+//! What is in a plugin's archive: a `tar.gz` as npm makes them, with everything below one folder.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use flate2::read::GzDecoder;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tar::{Archive, EntryType};
+
+/// Largest archive in bytes, and the most that it may hold.
+const ARCHIVE_MAX: u64 = 512 * 1024 * 1024;
+const CONTENT_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// Most entries.
+const ENTRIES_MAX: usize = 100_000;
+/// Largest `package.json` or list of versions that is read, in bytes.
+const TEXT_MAX: u64 = 1024 * 1024;
+
+/// What a package says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Package {
+    pub(super) name: String,
+    pub(super) version: String,
+    #[serde(default)]
+    main: Option<String>,
+}
+
+/// The SHA-256 of a file, in hexadecimal digits.
+pub(super) fn sha256(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let file = File::open(path)?;
+    if file.metadata()?.len() > ARCHIVE_MAX {
+        return Err(io::Error::other(format!("it has more than {} MB", ARCHIVE_MAX / 1024 / 1024)));
+    }
+    let mut from = io::BufReader::new(file);
+    let mut bytes = [0_u8; 64 * 1024];
+    loop {
+        let read = from.read(&mut bytes)?;
+        if read == 0 {
+            break;
+        }
+        hash.update(bytes.get(..read).unwrap_or_default());
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Unpacks an archive into a folder that does not exist yet, without its uppermost folder. Nothing outside of it is written; links
+/// and the like are refused, no plugin has any.
+///
+/// # Errors
+/// When it is damaged, or not like that; says what.
+pub(super) fn unpack(archive: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    let file = io::BufReader::new(File::open(archive)?);
+    let mut entries = 0;
+    let mut left = CONTENT_MAX;
+    for entry in Archive::new(GzDecoder::new(file)).entries()? {
+        let mut entry = entry.map_err(damaged)?;
+        entries += 1;
+        left = left.checked_sub(entry.size()).ok_or_else(|| io::Error::other("it holds more than 2 GB"))?;
+        if entries > ENTRIES_MAX {
+            return Err(io::Error::other(format!("it has more than {ENTRIES_MAX} entries")));
+        }
+        let name = entry.path()?.into_owned();
+        let Some(inner) = inner(&name)? else { continue };
+        let path = to.join(&inner);
+        match entry.header().entry_type() {
+            EntryType::Directory => fs::create_dir_all(path)?,
+            EntryType::Regular | EntryType::Continuous => {
+                if let Some(parent) = path.parent() {
+                    fs::create_dir_all(parent)?;
+                }
+                let mut out = File::create_new(&path).map_err(|error| named(&name, &error))?;
+                io::copy(&mut entry, &mut out).map_err(damaged)?;
+                out.sync_all()?;
+            }
+            EntryType::XGlobalHeader | EntryType::XHeader => {}
+            _ => return Err(io::Error::other(format!("{} is neither a file nor a folder", name.display()))),
+        }
+    }
+    Ok(())
+}
+
+fn damaged(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("it is damaged, or no tar.gz: {error}"))
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// The path below the uppermost folder; `None` for that folder itself.
+fn inner(name: &Path) -> io::Result<Option<PathBuf>> {
+    let plain = |part: &Component<'_>| matches!(part, Component::Normal(_));
+    let parts: Vec<Component<'_>> = name.components().filter(|part| *part != Component::CurDir).collect();
+    if !parts.iter().all(plain) {
+        return Err(io::Error::other(format!("{} leads out of it", name.display())));
+    }
+    let inner: PathBuf = parts.iter().skip(1).collect();
+    Ok((!inner.as_os_str().is_empty()).then_some(inner))
+}
+
+/// What the package in a folder says of itself.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn package(folder: &Path) -> io::Result<Package> {
+    let text = read(&folder.join("package.json"))?;
+    serde_json::from_str(&text).map_err(|error| io::Error::other(format!("package.json: {error}")))
+}
+
+/// Why the package in a folder is no plugin that this version of NocoBase can load; `None` if nothing speaks against it.
+pub(super) fn problem(folder: &Path, package: &Package, code: Option<&str>) -> Option<String> {
+    let main = package.main.as_deref().unwrap_or("index.js");
+    let there = |path: &str| folder.join(path).is_file();
+    if !there(main) && !there(&format!("{main}.js")) && !there(&format!("{main}/index.js")) {
+        return Some(format!(
+            "{main}, which its package.json names as main, is not in it: it is no plugin that was built"
+        ));
+    }
+    let built = built_for(folder)?;
+    let code = code?;
+    (minor(&built) != minor(code)).then(|| format!("it was built for NocoBase {built}, and this is {code}"))
+}
+
+/// The version of NocoBase that a plugin was built for: the build leaves a list of versions in it.
+fn built_for(folder: &Path) -> Option<String> {
+    let text = read(&folder.join("dist/externalVersion.js")).ok()?;
+    let list = text.get(text.find('{')?..=text.rfind('}')?)?;
+    let list: serde_json::Value = serde_json::from_str(list).ok()?;
+    ["@nocobase/server", "@nocobase/client"]
+        .iter()
+        .find_map(|name| Some(list.get(name)?.as_str()?.to_owned()))
+}
+
+/// `2.2` of `2.2.15`: what NocoBase itself compares.
+fn minor(version: &str) -> (String, String) {
+    let mut parts = version.split('.').map(str::to_owned);
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        io::Error::new(error.kind(), format!("{name}: {error}"))
+    })?;
+    file.take(TEXT_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(entries: &[(&str, &str)]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let gzip = flate2::write::GzEncoder::new(file.reopen().unwrap(), flate2::Compression::fast());
+        let mut tar = tar::Builder::new(gzip);
+        for (name, text) in entries {
+            let mut header = tar::Header::new_gnu();
+            // What a careful builder would refuse.
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            header.set_cksum();
+            tar.append(&header, text.as_bytes()).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap();
+        file
+    }
+
+    const GOOD: [(&str, &str); 3] = [
+        ("package/package.json", r#"{"name":"@a/x","version":"1.0.0","main":"dist/server/index.js"}"#),
+        ("package/dist/server/index.js", ""),
+        ("package/dist/externalVersion.js", "module.exports = {\n \"@nocobase/server\": \"2.2.1\"\n};"),
+    ];
+
+    #[test]
+    fn a_plugin_is_unpacked_and_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("new");
+        unpack(packed(&GOOD).path(), &to).unwrap();
+        let found = package(&to).unwrap();
+        assert_eq!((found.name.as_str(), found.version.as_str()), ("@a/x", "1.0.0"));
+        assert_eq!(problem(&to, &found, Some("2.2.15")), None);
+        let other = problem(&to, &found, Some("2.3.0")).unwrap();
+        assert!(other.contains("built for NocoBase 2.2.1, and this is 2.3.0"), "{other}");
+        fs::remove_file(to.join("dist/server/index.js")).unwrap();
+        assert!(problem(&to, &found, None).unwrap().contains("dist/server/index.js"));
+    }
+
+    #[test]
+    fn what_is_no_package_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (at, name) in ["../out", "package/../../out", "/out"].iter().enumerate() {
+            let error =
+                unpack(packed(&[(name, "x")]).path(), &folder.path().join(at.to_string())).unwrap_err();
+            assert!(error.to_string().contains("leads out of it"), "{name}: {error}");
+        }
+        let text = tempfile::NamedTempFile::new().unwrap();
+        fs::write(text.path(), "no archive").unwrap();
+        let error = unpack(text.path(), &folder.path().join("text")).unwrap_err().to_string();
+        assert!(error.contains("invalid gzip header"), "{error}");
+        unpack(packed(&[("package/readme", "x")]).path(), &folder.path().join("empty")).unwrap();
+        let error = package(&folder.path().join("empty")).unwrap_err().to_string();
+        assert!(error.contains("package.json"), "{error}");
+    }
+}
