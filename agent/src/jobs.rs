@@ -12,11 +12,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::driver::{AppCommand, Driver, DriverError, LaunchPlan, ProcessDriver, StopOutcome};
+use crate::ending::{self, Running};
 use crate::keeper::LogBounds;
 use crate::preflight::Gatherer;
 use crate::probe::{Health, Prober, Verdict};
 use crate::profile::{Drift, Facts, Profile, Versions};
 use crate::task::{LongTasks, Output, TaskEnd, TaskLimits, Tasks};
+use crate::work::{Work, WorkLog};
 
 /// Pause before a task that may still be under way is looked at again.
 const RECOVER_EVERY: Duration = Duration::from_millis(500);
@@ -35,8 +37,10 @@ pub enum Done {
     Launched(Result<(), DriverError>),
     /// The command to execute in this mode was made, or could not be; with the number of the code that it is for.
     Prepared(RunMode, Result<AppCommand, String>, u64),
-    /// The app was stopped, or was not.
-    Stopped(Result<StopOutcome, DriverError>),
+    /// The app was stopped, or was not; and what that cut off, if something ran.
+    Stopped(Result<StopOutcome, DriverError>, Option<Vec<String>>),
+    /// What runs inside the app was looked for, in this round of looks.
+    Inside(u64, Option<WorkLog>, Result<Vec<Work>, String>),
     /// Facts were read, of the code with this number.
     Facts(Facts, u64),
     /// The app was looked at.
@@ -97,20 +101,51 @@ impl Jobs {
         });
     }
 
-    /// Executes the app; the ledger names the launch already. `grace` is for a keeper that is stopped by others than the agent.
-    pub fn launch(&self, launch: Launch, command: AppCommand, generation: Generation, grace: Duration) {
+    /// Executes the app; the ledger names the launch already. `grace` is for a keeper that is stopped by others than the agent; without
+    /// one it is the usual one of the app.
+    pub fn launch(
+        &self,
+        launch: Launch,
+        command: AppCommand,
+        generation: Generation,
+        grace: Option<Duration>,
+    ) {
         let this = self.clone();
         self.spawn(async move {
-            let log = LogBounds::default();
+            let (log, grace) = (LogBounds::default(), this.grace(grace).await);
             let plan = LaunchPlan { launch, generation: Some(generation), command, grace, log };
             Done::Launched(this.driver.start(plan).await)
         });
     }
 
-    /// Stops the app, with this time between SIGTERM and SIGKILL; the ledger has no ticket any more.
-    pub fn stop(&self, may_kill: bool, grace: Duration) {
+    /// Stops the app, with this time between SIGTERM and SIGKILL, or the usual one; the ledger has no ticket any more.
+    pub fn stop(&self, may_kill: bool, grace: Option<Duration>, running: Option<Running>) {
         let this = self.clone();
-        self.spawn(async move { Done::Stopped(this.driver.stop(grace, may_kill).await) });
+        self.spawn(async move {
+            let grace = this.grace(grace).await;
+            let (outcome, cut) = ending::end(&this.profile, &this.driver, running, grace, may_kill).await;
+            Done::Stopped(outcome, cut)
+        });
+    }
+
+    async fn grace(&self, grace: Option<Duration>) -> Duration {
+        match grace {
+            Some(grace) => grace,
+            None => ending::usual_grace(&self.profile).await,
+        }
+    }
+
+    /// Looks what runs inside the app, with the log as far as it was read.
+    pub fn look_inside(&self, round: u64, log: Option<WorkLog>, running: Running) {
+        let this = self.clone();
+        self.spawn(async move {
+            let log = match log {
+                Some(log) => log,
+                None => ending::new_log(&this.profile, &this.driver, running.launch).await,
+            };
+            let (log, works) = ending::look_inside(&this.profile, log, running).await;
+            Done::Inside(round, log, works)
+        });
     }
 
     /// Reads the facts; `code` is the number of the code that they are of.

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use soloist_agent::driver::{AppSeen, Driver, DriverError, StopHow, StopOutcome};
+use soloist_agent::ending::end_soon;
 use soloist_agent::host::ProcessId;
 use soloist_agent::keeper::{ExitHow, LogBounds};
+use soloist_agent::let_go::Sessions;
 use soloist_core::ids::{Generation, Launch};
 use support::{Node, PATIENCE, until};
 use tokio::time::timeout;
@@ -258,4 +260,54 @@ async fn a_told_keeper_ends_its_app_and_the_log_stays_bounded() {
     let AppSeen::NotRunning { last_exit: Some(exit) } = node.seen().await else { panic!("still runs") };
     assert_eq!((exit.how, exit.asked), (ExitHow::Code(5), true));
     assert!(std::fs::metadata(old).unwrap().len() <= 200_000);
+}
+
+/// Like NocoBase with an open websocket: it is asked to end, closes everything, and stays.
+const CLINGING: &str = "trap 'echo 1 > $OUT/asked' TERM\necho $$ > $OUT/up\nwhile :; do sleep 0.05; done\n";
+
+#[tokio::test]
+async fn an_app_that_holds_on_to_nothing_is_not_waited_for() {
+    let node = Node::new();
+    // The port is this test's own, so that it closes when the test says so.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap();
+    let sessions = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1));
+    node.start(CLINGING).await.unwrap();
+    node.file("up").await;
+    node.ticket(None);
+    let (driver, counted) = (node.another_driver(), sessions.clone());
+    let grace = PATIENCE * 3;
+    let stop = tokio::spawn(async move {
+        let count = || async { Sessions::Count(counted.load(std::sync::atomic::Ordering::Relaxed)) };
+        end_soon(&driver, Some(address), count, grace, true).await
+    });
+    node.file("asked").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(node.seen().await.runs(), "it still listens");
+    drop(port);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(node.seen().await.runs(), "its sessions are there");
+    let begun = Instant::now();
+    sessions.store(0, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(stop.await.unwrap().unwrap(), stopped(StopHow::Killed));
+    assert!(begun.elapsed() >= Duration::from_millis(200), "two looks");
+    assert!(begun.elapsed() < Duration::from_secs(5), "long before its grace is over");
+    assert!(node.marked().is_empty());
+}
+
+#[tokio::test]
+async fn an_app_that_never_listened_has_its_grace() {
+    let node = Node::new();
+    node.start(CLINGING).await.unwrap();
+    node.file("up").await;
+    node.ticket(None);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap();
+    drop(port);
+    let begun = Instant::now();
+    let none = || async { Sessions::Count(0) };
+    let grace = Duration::from_secs(2);
+    let outcome = end_soon(&node.driver, Some(address), none, grace, true).await.unwrap();
+    assert_eq!(outcome, stopped(StopHow::Killed));
+    assert!(begun.elapsed() >= grace);
 }

@@ -20,6 +20,7 @@ use crate::operation::{
 use crate::outage::note_outage;
 use crate::plan::{order_start, plan};
 use crate::policy::TASK_ATTEMPTS_MAX;
+use crate::quiet;
 use crate::remember::{remember_backups, remember_database, verified};
 use crate::rule::Rule;
 use crate::state::{Desired, Fleet, Lock};
@@ -116,9 +117,10 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
             fleet.desired = Desired::Run;
             fleet.active |= !install;
         }
-        Request::Stop => fleet.desired = Desired::Stop,
         Request::AcceptDatabase => fleet.half_restored = None,
-        Request::Hold { .. }
+        // See `stop_desired`.
+        Request::Stop
+        | Request::Hold { .. }
         | Request::Plugin { .. }
         | Request::Backup { .. }
         | Request::Restore { .. }
@@ -148,7 +150,20 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
         operation.entered = now.time;
         operation.grant_by = Some(operation.grant_by.map_or(now.time + pre_grant, |by| by));
     }
+    stop_desired(fleet);
     journal.operation(id, EventKind::LockTaken(token));
+}
+
+/// A fleet that is to be stopped should be stopped from the step on that stops it, and not while users are being kept away.
+fn stop_desired(fleet: &mut Fleet) {
+    let stops = |operation: &Operation| {
+        operation.request == Request::Stop
+            && operation.course == Course::Forward
+            && matches!(operation.step(), Some(Step::Stopped { .. }))
+    };
+    if fleet.current().is_some_and(stops) {
+        fleet.desired = Desired::Stop;
+    }
 }
 
 /// Looks at the current step; says whether anything changed.
@@ -291,7 +306,7 @@ fn met(fleet: &mut Fleet, now: Now, journal: &mut Journal) {
             }
         }
         Some(Step::Task { .. }) => operation.changed = Some(Generation(now.index)),
-        Some(Step::Checked { .. }) => {
+        Some(Step::Checked { .. } | Step::Quiet { .. }) => {
             let took = now.time.since(operation.entered);
             operation.grant_by = operation.grant_by.map(|by| by + took);
         }
@@ -304,6 +319,8 @@ fn met(fleet: &mut Fleet, now: Now, journal: &mut Journal) {
     }
     let Some(operation) = fleet.operation_mut(&id) else { return };
     enter(operation, operation.cursor + 1, now, accept_timeout);
+    stop_desired(fleet);
+    let Some(operation) = fleet.operation(&id) else { return };
     if let Some(backup) = restores(operation).filter(|_| Rule::HalfRestoreStops.holds()) {
         fleet.half_restored = Some(backup);
     }
@@ -325,7 +342,7 @@ pub(crate) fn record(fleet: &mut Fleet, id: &OperationId, now: Now, done: bool) 
         ended: now.time,
         done,
         attempts: operation.attempt,
-        found: verified(fleet, step),
+        found: verified(fleet, step).into_iter().chain(quiet::found(fleet, operation, step)).collect(),
     };
     if let Some(operation) = fleet.operation_mut(id) {
         operation.records.push(record);

@@ -41,6 +41,7 @@ pub fn wanted(fleet: &Fleet, operation: &Operation) -> BTreeMap<NodeId, Run> {
             | Step::Checked { .. }
             | Step::Empty { .. }
             | Step::Drained { .. }
+            | Step::Quiet { .. }
             | Step::Granted
             | Step::Released
             | Step::Task { .. }
@@ -111,6 +112,11 @@ fn of_nodes(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
                 if nodes.contains(name) && operation.takes_part(name) {
                     spec.proof = proof(operation);
                 }
+            }
+        }
+        Some(Step::Quiet { nodes }) => {
+            for (name, spec) in &mut specs {
+                spec.quiet = nodes.contains(name) && operation.takes_part(name);
             }
         }
         Some(

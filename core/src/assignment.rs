@@ -158,6 +158,9 @@ pub struct Spec {
     /// Time between SIGTERM and SIGKILL, where the fleet says something about it.
     #[serde(default)]
     pub grace: Option<Millis>,
+    /// Whether the agent is to look, again and again, what is under way inside the app: it is to be stopped next.
+    #[serde(default)]
+    pub quiet: bool,
     /// What a load balancer does with the fleet's nodes; for its agent only.
     #[serde(default)]
     pub traffic: Option<TrafficSpec>,
@@ -303,6 +306,13 @@ pub struct Observed {
     /// What a load balancer does with the fleet's nodes, under the assignment that is acknowledged.
     #[serde(default)]
     pub servers: BTreeMap<NodeId, ServerSeen>,
+    /// What is known to be under way inside the app, in words; `None` while nobody asks, and until it is known. At most
+    /// [`WORK_MAX`](crate::quiet::WORK_MAX) entries.
+    #[serde(default)]
+    pub under_way: Option<Vec<String>>,
+    /// What was under way when the app was stopped last and did not end by itself; until the app is launched again.
+    #[serde(default)]
+    pub cut: Vec<String>,
     /// Why the load balancer cannot be steered, for people.
     #[serde(default)]
     pub unsteered: Option<String>,

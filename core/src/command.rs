@@ -68,7 +68,7 @@ pub enum Command {
         /// Number of the report in that run; older ones are dropped.
         sequence: u64,
         /// What it saw.
-        observed: Observed,
+        observed: Box<Observed>,
     },
     /// The leader has heard these nodes since it was promoted.
     Heard {

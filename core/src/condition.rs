@@ -4,6 +4,7 @@ use crate::assign::{proof, task_key};
 use crate::assignment::{AppState, Run, TaskPhase, TaskResult};
 use crate::ids::NodeId;
 use crate::operation::{Blocked, Bring, Operation, Request, Step};
+use crate::quiet;
 use crate::remember::output;
 use crate::rule::Rule;
 use crate::state::{Fleet, Node};
@@ -126,6 +127,7 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
         }
         Step::Checked { nodes, .. } => checked(fleet, operation, nodes),
         Step::Drained { nodes } => traffic::is_drained(fleet, operation, nodes),
+        Step::Quiet { nodes } => quiet::is_quiet(fleet, operation, nodes),
         Step::InService => traffic::is_in_service(fleet, operation),
         Step::Empty { node } => match fleet.nodes.get(node).and_then(|node| node.observed.as_ref()) {
             Some(seen) if seen.applied >= operation.began.unwrap_or_default() => match &seen.database {

@@ -178,9 +178,10 @@ fn of_current(
     }
 }
 
-/// Whether it looks at what could be done, or copies ahead: that has a limit of its own, and nothing waits for it.
+/// Whether it looks at what could be done, copies ahead, or waits until nodes are quiet: that has a limit of its own, and does not
+/// count towards the grant's.
 pub(crate) fn checks(operation: &Operation) -> bool {
-    matches!(operation.step(), Some(Step::Checked { .. })) && !operation.overdue
+    matches!(operation.step(), Some(Step::Checked { .. } | Step::Quiet { .. })) && !operation.overdue
 }
 
 /// How much longer than its deadline for what is under way a load balancer may take.
@@ -190,6 +191,8 @@ const DRAIN_MORE: Millis = Millis::from_secs(30);
 pub(crate) fn step_limit(fleet: &Fleet, operation: &Operation) -> Option<Millis> {
     match operation.step()? {
         Step::Drained { .. } | Step::InService => Some(Millis(fleet.policy.drain_timeout.0 + DRAIN_MORE.0)),
+        // Nobody is blocked by it: the step is done when it passes.
+        Step::Quiet { .. } => Some(fleet.policy.quiet_timeout),
         Step::Stopped { .. } => Some(fleet.policy.stop_timeout),
         Step::Serving { .. } | Step::Converted { .. } | Step::Proved { .. } => {
             Some(fleet.policy.start_timeout)

@@ -82,6 +82,8 @@ pub enum EventKind {
     Policy(String),
     /// A backup was made or removed.
     Backup(String),
+    /// A stop cut off what was under way inside the app.
+    CutOff(String),
     /// A load balancer changed where it sends users.
     Traffic(String),
     /// What a node's app has loaded began or ceased to differ from what it should have.
@@ -122,6 +124,7 @@ impl fmt::Display for EventKind {
             EventKind::Decided(what) => f.write_str(what),
             EventKind::Policy(what) => write!(f, "policy changed: {what}"),
             EventKind::Backup(what) => write!(f, "backup {what}"),
+            EventKind::CutOff(what) => write!(f, "the stop cut off: {what}"),
             EventKind::Traffic(what) => write!(f, "traffic: {what}"),
             EventKind::Stale(what) => f.write_str(what),
         }

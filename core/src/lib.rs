@@ -29,6 +29,7 @@ pub mod plan;
 pub mod policy;
 pub mod preflight;
 pub mod preview;
+pub mod quiet;
 pub mod reject;
 mod remember;
 pub mod rule;

@@ -133,6 +133,7 @@ fn is_long(step: &Step) -> bool {
         | Step::Checked { .. }
         | Step::Empty { .. }
         | Step::Drained { .. }
+        | Step::Quiet { .. }
         | Step::Stopped { .. }
         | Step::Granted
         | Step::Converted { .. }
@@ -271,7 +272,7 @@ mod tests {
         assert_eq!(words(log.notice()), "The system is stopped for maintenance");
         log.rest();
         log.submit(Request::Stop, "ann", " We move to another building. ");
-        log.fleet().lock = Lock::Free;
+        (log.fleet().lock, log.fleet().desired) = (Lock::Free, Desired::Stop);
         let moved = Notice { reason: "We move to another building.".into(), remaining: None };
         assert_eq!(log.notice(), Some(moved), "also when the stop has ended");
     }

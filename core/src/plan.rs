@@ -6,6 +6,7 @@ use crate::assignment::{AppState, Needs};
 use crate::ids::NodeId;
 use crate::operation::{Bring, Course, HoldMode, Operation, PluginChange, Request, Step, TaskCall};
 use crate::packages;
+use crate::quiet;
 use crate::rule::Rule;
 use crate::state::{Desired, Fleet, Node};
 use crate::traffic;
@@ -34,10 +35,10 @@ pub fn choose_solo(fleet: &Fleet, asked: Option<&NodeId>, host: Option<&NodeId>)
 /// The steps of an operation that is about to take the lock, with its solo node; or why it cannot begin.
 pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeId>), String> {
     let (steps, solo) = work(fleet, operation)?;
-    Ok((traffic::with_traffic(fleet, steps)?, solo))
+    Ok((quiet::with_quiet(fleet, traffic::with_traffic(fleet, steps)?), solo))
 }
 
-/// The same without what keeps users away meanwhile.
+/// The same without what keeps users away meanwhile, and what waits before a stop.
 fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeId>), String> {
     let all: Vec<NodeId> = fleet.nodes.keys().cloned().collect();
     if all.is_empty() {

@@ -39,6 +39,8 @@ pub struct Policy {
     pub drain_timeout: Millis,
     /// Whether nodes whose app has not loaded what it should are restarted without being asked for.
     pub heal: Heal,
+    /// How long workflows and tasks inside a node's app may go on before it is stopped all the same; 0 does not wait.
+    pub quiet_timeout: Millis,
     /// How long a node's app has between SIGTERM and SIGKILL; where a node's own configuration says something else, that
     /// counts.
     pub grace: Option<Millis>,
@@ -129,13 +131,15 @@ impl Default for Policy {
             restore_after: Millis::from_secs(900),
             gather_timeout: Millis::from_secs(20),
             start_timeout: Millis::from_secs(600),
-            stop_timeout: Millis::from_secs(120),
+            // Longer than a worker's usual time between SIGTERM and SIGKILL.
+            stop_timeout: Millis::from_secs(360),
             task_timeout: Millis::from_secs(600),
             backup_timeout: Millis::from_secs(4 * 3600),
             keep_backups: 7,
             traffic: Traffic::Direct,
             drain_timeout: Millis::from_secs(30),
             heal: Heal::Manual,
+            quiet_timeout: Millis::from_secs(60),
             grace: None,
             uploads: None,
             checks: Vec::new(),
@@ -165,7 +169,8 @@ impl Policy {
         if let Some((key, _)) = lengths.iter().find(|(_, length)| *length < second) {
             return Some(format!("{key} is shorter than a second"));
         }
-        if let Some((key, _)) = lengths.iter().find(|(_, length)| *length > LENGTH_MAX) {
+        let quiet = [("quiet_timeout", self.quiet_timeout)];
+        if let Some((key, _)) = lengths.iter().chain(&quiet).find(|(_, length)| *length > LENGTH_MAX) {
             return Some(format!("{key} is longer than a week"));
         }
         if self.max_parallel == 0 {

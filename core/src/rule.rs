@@ -35,6 +35,8 @@ pub enum Rule {
     WritesAreKept,
     /// Users are away from a node when whoever sends them there has said so.
     DrainIsProven,
+    /// A node is stopped in order only when nothing is under way there, or the time for that has passed.
+    QuietIsAwaited,
     /// The first node serves before the second starts.
     FirstServes,
     /// Time is the leader's elapsed time, never a wall clock.
@@ -45,7 +47,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tests that walk them all.
-    pub const ALL: [Rule; 19] = [
+    pub const ALL: [Rule; 20] = [
         Rule::CrashIsNoEvidence,
         Rule::EvidenceIsWithdrawn,
         Rule::ReportsInOrder,
@@ -62,6 +64,7 @@ impl Rule {
         Rule::HalfRestoreStops,
         Rule::WritesAreKept,
         Rule::DrainIsProven,
+        Rule::QuietIsAwaited,
         Rule::FirstServes,
         Rule::ElapsedTime,
         Rule::PromoteExtends,

@@ -54,6 +54,7 @@ pub(crate) fn drained(operation: &Operation) -> BTreeSet<&NodeId> {
             Step::Reachable { .. }
             | Step::Checked { .. }
             | Step::Empty { .. }
+            | Step::Quiet { .. }
             | Step::Stopped { .. }
             | Step::Granted
             | Step::Released

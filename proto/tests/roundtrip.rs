@@ -43,6 +43,7 @@ fn assignments() {
         assignment.spec.proof = None;
         assignment.spec.target = None;
         assignment.spec.hold = false;
+        assignment.spec.quiet = false;
         assignment.spec.grace = None;
         same::<_, v1::Assignment>(assignment);
     }

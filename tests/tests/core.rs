@@ -2,10 +2,13 @@
 
 use soloist_core::assignment::{AppState, Assignment, DatabaseFacts, Observed, Run, TaskPhase, TaskResult};
 use soloist_core::command::{FEATURE_LEVEL, Registration, Role, Submission, Timer};
+use soloist_core::condition::{Condition, condition};
+use soloist_core::due::Contact;
 use soloist_core::ids::{BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Version};
 use soloist_core::operation::{Blocked, Bring, HoldMode, Operation, Request, Status, Step};
 use soloist_core::policy::{Policy, Traffic};
-use soloist_core::time::Time;
+use soloist_core::state::Desired;
+use soloist_core::time::{Millis, Time};
 use soloist_core::traffic::ServerSeen;
 use soloist_core::upgrade::RELEASE;
 use soloist_core::{Command, Entry, Rejection, Reply, State, apply};
@@ -64,11 +67,18 @@ impl Log {
 
     /// The node's agent acknowledges what it is assigned, with the app in this state.
     fn report(&mut self, node: &str, app: AppState) {
+        self.report_work(node, app, Some(&[]), &[]);
+    }
+
+    /// The same with what is under way inside the app, and what its stop has cut off.
+    fn report_work(&mut self, node: &str, app: AppState, under_way: Option<&[&str]>, cut: &[&str]) {
         let (incarnation, sequence, applied) = {
             let known = &self.state.fleets[&fleet()].nodes[&name(node)];
             (known.incarnation, known.sequence + 1, known.assignment.generation)
         };
-        let observed = Observed { applied, app, ..Observed::default() };
+        let words = |words: &[&str]| words.iter().copied().map(str::to_owned).collect::<Vec<_>>();
+        let (under_way, cut) = (under_way.map(words), words(cut));
+        let observed = Box::new(Observed { applied, app, under_way, cut, ..Observed::default() });
         let report = Command::Report { fleet: fleet(), node: name(node), incarnation, sequence, observed };
         assert!(self.push(report).is_ok());
     }
@@ -82,7 +92,7 @@ impl Log {
         let seen = |given| if given { ServerSeen::In } else { ServerSeen::Out { cut: 0 } };
         let servers = servers.filter(|_| unsteered.is_none()).map(|(node, given)| (node, seen(given)));
         let (servers, unsteered) = (servers.collect(), unsteered.map(str::to_owned));
-        let observed = Observed { applied, servers, unsteered, ..Observed::default() };
+        let observed = Box::new(Observed { applied, servers, unsteered, ..Observed::default() });
         let (fleet, node) = (fleet(), name(balancer));
         let report = Command::Report { fleet, node, incarnation, sequence, observed };
         assert!(self.push(report).is_ok());
@@ -229,10 +239,16 @@ impl Obedient {
         };
         let (code, database) = (Some(Version(self.code.clone())), Some(database));
         // Its load balancer asks, and hears whatever it is told.
-        let away = true;
-        let observed = Observed { applied, app, task, code, database, away, ..Observed::default() };
-        let report =
-            Command::Report { fleet: fleet(), node: name("node-1"), incarnation, sequence, observed };
+        let (away, under_way) = (true, Some(Vec::new()));
+        let observed =
+            Observed { applied, app, task, code, database, away, under_way, ..Observed::default() };
+        let report = Command::Report {
+            fleet: fleet(),
+            node: name("node-1"),
+            incarnation,
+            sequence,
+            observed: Box::new(observed),
+        };
         assert!(self.log.push(report).is_ok());
     }
 }
@@ -318,6 +334,8 @@ fn a_balancer_blocks_until_it_can_be_steered_and_is_heard() {
     assert!(node(&log).run == Run::Plain && node(&log).hold, "it is not stopped before users are away");
     log.steer("lb", None);
     assert_eq!(log.operation(&hold).status, Status::Running);
+    assert!(node(&log).quiet && node(&log).hold, "it is held while it is asked what is under way");
+    log.report("node-2", AppState::Serving);
     assert_eq!(node(&log).run, Run::Stop);
 
     // At the end it has to bring them back, and whoever does not want to wait for that need not.
@@ -334,4 +352,102 @@ fn a_balancer_blocks_until_it_can_be_steered_and_is_heard() {
     assert_eq!(log.operation(&hold).status, blocked);
     assert_eq!(log.push(abort), Ok(Reply::Done));
     assert!(matches!(log.operation(&hold).status, Status::Aborted(_)), "{:?}", log.operation(&hold));
+}
+
+/// Two nodes that run, without a load balancer.
+fn running() -> Log {
+    let mut log = Log::default();
+    for (node, run) in [("node-1", 1), ("node-2", 2)] {
+        assert!(log.register(node, run, &[run], node, false).is_ok());
+    }
+    let start = log.submit("start", Request::Start { install: false, nodes: None });
+    for _ in 0..3 {
+        log.report("node-1", AppState::Serving);
+        log.report("node-2", AppState::Serving);
+    }
+    assert_eq!(log.operation(&start).status, Status::Succeeded);
+    log
+}
+
+#[test]
+fn a_fleet_is_stopped_when_its_nodes_are_quiet() {
+    let mut log = running();
+    let stop = log.submit("stop", Request::Stop);
+    let runs = |log: &Log| {
+        let fleet = &log.state.fleets[&fleet()];
+        fleet.nodes.values().map(|node| node.assignment.spec.run == Run::Plain).collect::<Vec<_>>()
+    };
+    assert_eq!((runs(&log), log.state.fleets[&fleet()].desired), (vec![true, true], Desired::Run));
+    let waits = |log: &Log| {
+        let operation = log.operation(&stop);
+        match condition(&log.state.fleets[&fleet()], operation, true) {
+            Condition::Wait(waits) => waits.into_iter().map(|wait| wait.what).collect::<Vec<_>>(),
+            other => panic!("{other:?} at {:?}", operation.step()),
+        }
+    };
+    assert_eq!(waits(&log), ["its agent to look what is under way"; 2]);
+    log.report_work("node-1", AppState::Serving, None, &[]);
+    assert_eq!(waits(&log)[0], "its agent to say what is under way");
+    log.report_work("node-1", AppState::Serving, Some(&["a", "b", "c", "d"]), &[]);
+    log.report_work("node-2", AppState::Crashed("exit status 1".into()), None, &[]);
+    assert_eq!(waits(&log), ["a, b, c and 1 more to end"], "what does not run has nothing under way");
+    log.report("node-1", AppState::Serving);
+    assert_eq!((runs(&log), log.state.fleets[&fleet()].desired), (vec![false, false], Desired::Stop));
+    assert_eq!(log.operation(&stop).step().map(Step::kind).as_deref(), Some("stop"));
+    log.report_work("node-2", AppState::Stopped, None, &[]);
+    log.report_work("node-1", AppState::Stopped, None, &["workflow \"Import\" (execution 7)"]);
+    let operation = log.operation(&stop);
+    assert_eq!(operation.status, Status::Succeeded);
+    let found = &operation.records.last().expect("it was stopped").found;
+    let cut = "cut off: workflow \"Import\" (execution 7)";
+    assert_eq!(*found, [(name("node-1"), cut.to_owned())].into());
+    let told = |log: &Log| {
+        let events = log.state.fleets[&fleet()].events.iter();
+        events.filter(|event| event.kind.to_string().starts_with("the stop cut off: workflow")).count()
+    };
+    assert_eq!(told(&log), 1);
+    // The same again is nothing new, and nothing of a later operation.
+    let hold = log.submit("again", Request::Stop);
+    log.report_work("node-1", AppState::Stopped, None, &["workflow \"Import\" (execution 7)"]);
+    let records = &log.operation(&hold).records;
+    assert!(records.iter().all(|record| record.found.is_empty() && record.kind != "quiet"), "{records:?}");
+    assert_eq!(told(&log), 1);
+}
+
+#[test]
+fn a_node_that_does_not_become_quiet_is_stopped_all_the_same() {
+    let mut log = running();
+    let hold = log.submit("hold", Request::Hold { mode: HoldMode::Solo, on: Some(name("node-1")) });
+    for _ in 0..2 {
+        log.report("node-1", AppState::Serving);
+        log.report_work("node-2", AppState::Serving, Some(&["workflow \"Endless\""]), &[]);
+    }
+    let operation = log.operation(&hold).clone();
+    assert_eq!(operation.step(), Some(&Step::Quiet { nodes: vec![name("node-2")] }));
+    let now = |log: &Log| Time((log.index + 1) * 10);
+    let due = |log: &Log, at| soloist_core::due::due(&log.state, &Contact::default(), at);
+    let timer = Timer::Step(operation.id.clone(), operation.cursor, operation.attempt);
+    let timer = Command::Timer { fleet: fleet(), timer };
+    assert!(!due(&log, now(&log)).contains(&timer));
+    let passed = operation.entered + Policy::default().quiet_timeout;
+    assert!(due(&log, passed).contains(&timer), "the leader proposes that it has passed");
+    assert_eq!(log.push(timer.clone()), Ok(Reply::Unchanged), "not yet");
+    log.index += passed.0 / 10;
+    assert_eq!(log.push(timer), Ok(Reply::Done));
+    let operation = log.operation(&hold);
+    assert_eq!(operation.step().map(Step::kind).as_deref(), Some("stop"), "no block");
+    assert_eq!(operation.status, Status::Running);
+    let found = &operation.records.last().expect("a step was done").found;
+    assert_eq!(*found, [(name("node-2"), "still under way: workflow \"Endless\"".to_owned())].into());
+}
+
+#[test]
+fn a_policy_may_say_not_to_wait() {
+    let mut log = running();
+    let policy = Policy { quiet_timeout: Millis(0), ..Policy::default() };
+    assert_eq!(policy.problem(), None);
+    let (by, reason, changes) = ("op".to_owned(), String::new(), Vec::new());
+    assert!(log.push(Command::SetPolicy { fleet: fleet(), policy, seen: 0, by, reason, changes }).is_ok());
+    let stop = log.submit("stop", Request::Stop);
+    assert!(log.operation(&stop).plan.iter().all(|step| step.kind() != "quiet"));
 }

@@ -115,6 +115,11 @@ fn a_lease_expired_by_a_new_leader() {
 }
 
 #[test]
+fn a_node_stopped_over_what_is_under_way_there() {
+    is_noticed(Rule::QuietIsAwaited, &["counts as quiet"]);
+}
+
+#[test]
 fn users_counted_as_away_unproven() {
     is_noticed(Rule::DrainIsProven, &["counts as drained"]);
 }

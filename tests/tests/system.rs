@@ -188,3 +188,46 @@ fn the_demo_ends_with_a_clean_verdict_and_leaves_nothing_behind() {
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("while the lock was held for the plugin change: 1 app process, node-1"), "{text}");
 }
+
+/// A restart waits for what is under way on each node, and says what its stop cut off.
+#[test]
+fn a_restart_waits_for_work_and_names_what_it_cut_off() {
+    // Each node's work lies in a file of its own folder.
+    let work = "work_command = [\"/bin/sh\", \"-c\", \"cat work 2>/dev/null || true\"]\n";
+    let options = FleetOptions { nodes: 2, app_keys: work.into(), ..FleetOptions::default() };
+    let fleet = installed(&options);
+    let file = |at: usize| fleet.folder.join(format!("node-{}/work", at + 1));
+    std::fs::write(file(0), "import of orders\n").expect("a file can be written");
+    let before = marked(&fleet.marker(0));
+    let command = begin(&fleet, &["restart"]);
+    let waits = |status: &Value| status["current"]["waits"].to_string().contains("import of orders to end");
+    fleet.until("the wait for the import", 20, waits);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(marked(&fleet.marker(0)), before, "it is not stopped under its work");
+    // The leader dies, and nothing is lost by that.
+    let mut fleet = fleet;
+    let leader = fleet.leader();
+    fleet.members[leader] = None;
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(marked(&fleet.marker(0)), before);
+    fleet.start_member(leader);
+    std::fs::remove_file(fleet.folder.join("node-1/work")).expect("a file can be removed");
+    let output = command.wait_with_output().expect("the command line ends");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && !told.contains("cut off"), "{told}");
+    assert_ne!(marked(&fleet.marker(0)), before);
+    fleet.until_whole();
+
+    let policy = fleet.folder.join("policy.toml");
+    let text = "quiet_timeout = \"1500ms\"\nstart_timeout = \"30s\"\nstop_timeout = \"20s\"\n";
+    std::fs::write(&policy, text).expect("a file can be written");
+    let _ = fleet.cli().run(&["fleet", "apply", &policy.to_string_lossy()]).expect(0);
+    std::fs::write(fleet.folder.join("node-2/work"), "endless export\n").expect("a file can be written");
+    let ended = fleet.cli().run(&["restart"]).expect(0);
+    assert!(ended.stderr.contains("node-2: still under way: endless export"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("node-2: cut off: endless export"), "{}", ended.stderr);
+    let events = fleet.cli().run(&["events"]).expect(0).stdout;
+    assert!(events.contains("the stop cut off: endless export"), "{events}");
+    fleet.until_whole();
+    undamaged(&fleet);
+}

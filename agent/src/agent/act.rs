@@ -12,10 +12,6 @@ use super::{Agent, AgentError};
 /// Facts older than this do not allow a launch.
 const FACTS_FRESH: Duration = Duration::from_secs(2);
 
-/// Time between SIGTERM and SIGKILL where nobody says anything else: NocoBase needs 0.6 s to stop and a worker may need long to
-/// drain; more than half a minute is unusual.
-const GRACE: Duration = Duration::from_secs(30);
-
 impl Agent {
     pub(super) fn act(&mut self) -> Result<(), AgentError> {
         let seen = self.seen();
@@ -94,12 +90,12 @@ impl Agent {
         self.restarts = 0;
         self.restart_at = None;
         self.launch_error = None;
-        self.parts.jobs.stop(may_kill, self.grace());
+        self.parts.jobs.stop(may_kill, self.grace(), self.running());
         Ok(())
     }
 
-    /// Time between SIGTERM and SIGKILL, as it is now.
-    fn grace(&self) -> Duration {
+    /// Time between SIGTERM and SIGKILL, as it is now; `None` where the usual one of the app counts.
+    fn grace(&self) -> Option<Duration> {
         let current = self.parts.membership.assignment();
         grace(self.parts.config.grace(), current.and_then(|assignment| assignment.spec.grace))
     }
@@ -111,9 +107,9 @@ impl Agent {
     }
 }
 
-/// The node's own grace, else the fleet's, else the usual one.
-fn grace(own: Option<Duration>, fleet: Option<Millis>) -> Duration {
-    own.or(fleet.map(|fleet| Duration::from_millis(fleet.0))).unwrap_or(GRACE)
+/// The node's own grace, else the fleet's.
+fn grace(own: Option<Duration>, fleet: Option<Millis>) -> Option<Duration> {
+    own.or(fleet.map(|fleet| Duration::from_millis(fleet.0)))
 }
 
 #[cfg(test)]
@@ -123,8 +119,8 @@ mod tests {
     #[test]
     fn the_nodes_own_grace_wins() {
         let (own, fleet) = (Some(Duration::from_secs(5)), Some(Millis(90_000)));
-        assert_eq!(grace(own, fleet), Duration::from_secs(5));
-        assert_eq!(grace(None, fleet), Duration::from_secs(90));
-        assert_eq!(grace(None, None), GRACE);
+        assert_eq!(grace(own, fleet), own);
+        assert_eq!(grace(None, fleet), Some(Duration::from_secs(90)));
+        assert_eq!(grace(None, None), None);
     }
 }

@@ -70,8 +70,13 @@ impl Agent {
                 self.preparing = false;
                 self.launch_failed(why);
             }
-            Done::Stopped(result) => {
+            Done::Inside(round, log, works) => self.looked_inside(round, log, works),
+            Done::Stopped(result, cut) => {
                 self.stopping = false;
+                if let Some(cut) = cut.filter(|cut| *cut != self.ledger().cut) {
+                    let next = self.ledger().with_cut(cut);
+                    self.parts.membership.store(next)?;
+                }
                 self.looked_over = None;
                 match result {
                     Ok(outcome) => tracing::info!(?outcome, "stop ended"),

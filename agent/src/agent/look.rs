@@ -97,6 +97,7 @@ impl Agent {
             self.facts_wanted = false;
             self.parts.jobs.read_facts(self.code_number);
         }
+        self.look_inside();
         let list = self.listed.is_none_or(|at| at.elapsed() >= LIST_EVERY);
         if self.health == CoreHealth::Serving && list && !self.listing && self.busy.is_none() {
             self.listing = true;
@@ -151,6 +152,7 @@ impl Agent {
             unproved: self.unproved.clone(),
             away: self.away(),
             stale: self.staleness.stale().to_vec(),
+            under_way: self.under_way(),
         }
     }
 

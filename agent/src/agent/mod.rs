@@ -6,6 +6,7 @@
 mod act;
 mod away;
 mod hear;
+mod inside;
 mod look;
 mod stale;
 mod tell;
@@ -35,6 +36,7 @@ use crate::status::Status;
 pub use tell::first_status;
 
 use away::Held;
+use inside::Inside;
 use stale::Staleness;
 
 /// Pause between rounds while something is under way.
@@ -128,6 +130,7 @@ struct Agent {
     /// While users are kept away.
     held: Option<Held>,
     staleness: Staleness,
+    inside: Inside,
 }
 
 /// Runs until told to stop, or until it must not go on. The app is left alone either way.
@@ -166,6 +169,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
         gathering: false,
         held: None,
         staleness: Staleness::default(),
+        inside: Inside::default(),
     };
     let mut watch: Option<(AppSeen, BoxFuture<'static, ()>)> = None;
     loop {
@@ -225,7 +229,8 @@ impl Agent {
             && !self.proving
             && self.wanted() != Run::Stop
             && self.health == CoreHealth::Serving
-            && self.held.is_none();
+            && self.held.is_none()
+            && !self.asked();
         let at_rest = self.wanted() == Run::Stop && !self.app.runs() && !self.stopping;
         steady || at_rest
     }

@@ -81,6 +81,8 @@ pub(super) fn exec(
         started_unix_ms: unix_ms(),
     };
     files.write_keeper(&record).map_err(Refusal::io("write the keeper's record"))?;
+    // What the app writes from here on belongs to this launch. A full disk must not keep it from starting.
+    let _ = log.mark(plan.launch);
     let pid = spawn(plan, log)?;
     // The child cannot be reaped by anyone else, so its entry is there even if it ended at once.
     record.app = ProcessId::of(pid);

@@ -5,9 +5,11 @@
 //! microseconds, is lost. Bounded disk use comes first.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use soloist_core::ids::Launch;
 
 use super::files::LogBounds;
 
@@ -30,6 +32,12 @@ impl AppLog {
     /// A handle for the app's output.
     pub(super) fn handle(&self) -> io::Result<File> {
         self.file.try_clone()
+    }
+
+    /// Writes the line that begins a launch.
+    pub(super) fn mark(&self, launch: Launch) -> io::Result<()> {
+        let line = format!("{}\n", crate::work::mark(launch));
+        (&self.file).write_all(line.as_bytes())
     }
 
     /// Moves the content away once it is too long.
@@ -78,8 +86,6 @@ impl AppLog {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use soloist_core::assignment::{DatabaseFacts, RunMode};
 use soloist_core::ids::Version;
+use soloist_core::quiet::WORK_MAX;
 
 use super::command::{base_env, output};
 use super::drift::{Drift, Versions, compare};
@@ -14,6 +15,7 @@ use super::{Facts, NodeContext, Premises, ProfileError};
 use crate::driver::AppCommand;
 use crate::host::{AppPattern, Marker};
 use crate::probe::{ApiClient, ApiError, Health, Prober, Proofs, Verdict};
+use crate::work::{Unfinished, Work};
 
 /// How long facts may take.
 const FACTS_DEADLINE: Duration = Duration::from_secs(5);
@@ -48,6 +50,9 @@ pub struct GenericConfig {
     /// Command that prints the facts as JSON: program and arguments.
     #[serde(default)]
     pub facts_command: Option<Vec<String>>,
+    /// Command that prints what is under way inside the app and is waited for before a stop, one thing per line; program and arguments.
+    #[serde(default)]
+    pub work_command: Option<Vec<String>>,
     /// Routes that prove plugins, by package name.
     #[serde(default)]
     pub plugin_routes: BTreeMap<String, String>,
@@ -152,6 +157,20 @@ impl GenericProfile {
             },
             Err(why) => Facts { database_error: Some(why), ..Facts::default() },
         }
+    }
+
+    /// Whether it can be told what is under way inside the app.
+    pub(super) fn tells_work(&self) -> bool {
+        self.config.work_command.is_some()
+    }
+
+    /// What is under way inside the app.
+    pub(super) async fn unfinished(&self) -> Result<Unfinished, String> {
+        let Some(command) = &self.config.work_command else { return Ok(Unfinished::default()) };
+        let text = output("work_command", command, &self.env(), &self.config.cwd, FACTS_DEADLINE).await;
+        let text = text.map_err(|error| error.to_string())?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(WORK_MAX);
+        Ok(Unfinished { own: lines.map(Work::said).collect(), ..Unfinished::default() })
     }
 
     pub(super) fn premises(&self) -> Premises {

@@ -7,7 +7,9 @@ mod generic;
 mod nocobase;
 mod premises;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use soloist_core::assignment::{DatabaseFacts, DbSession, RunMode};
@@ -16,14 +18,19 @@ use soloist_core::ids::{FleetId, NodeId, Version};
 use crate::backup::Installation;
 use crate::driver::AppCommand;
 use crate::host::{AppPattern, Marker};
+use crate::let_go::Sessions;
 use crate::probe::{ApiClient, ApiError, Health, Prober, Proofs, Verdict};
 use crate::release::{Contents, Releases};
+use crate::work::Unfinished;
 
 pub(crate) use command::{base_env, find_program, output};
 pub use drift::{Drift, Versions};
 pub use generic::{GenericConfig, GenericProfile};
-pub use nocobase::{NocoBaseConfig, NocoBaseProfile};
+pub use nocobase::{NocoBaseConfig, NocoBaseProfile, sessions, unfinished};
 pub(crate) use premises::{Launcher, Premises, Survey};
+
+/// Time between SIGTERM and SIGKILL of a generic app where nobody says anything else.
+const GRACE_GENERIC: Duration = Duration::from_secs(30);
 
 /// Which node a profile is for.
 #[derive(Debug, Clone)]
@@ -181,6 +188,54 @@ impl Profile {
                 Profile::NocoBase(_) => (Health::Silent, Verdict::NotYet("it has no API".into())),
             },
             Err(error) => (Health::Silent, Verdict::NotYet(error.to_string())),
+        }
+    }
+
+    /// Time between SIGTERM and SIGKILL where nobody says anything else.
+    pub(crate) async fn grace(&self) -> Duration {
+        match self {
+            Profile::NocoBase(profile) => profile.grace().await,
+            Profile::Generic(_) => GRACE_GENERIC,
+        }
+    }
+
+    /// Whether it can be told what runs inside the app by itself.
+    pub(crate) fn tells_work(&self) -> bool {
+        match self {
+            Profile::NocoBase(_) => true,
+            Profile::Generic(profile) => profile.tells_work(),
+        }
+    }
+
+    /// What is unfinished; nothing for an app of which it cannot be told.
+    pub(crate) async fn unfinished(&self) -> Result<Unfinished, String> {
+        match self {
+            Profile::NocoBase(profile) => profile.unfinished().await,
+            Profile::Generic(profile) => profile.unfinished().await,
+        }
+    }
+
+    /// Whether the app's output has a line for each piece of work that begins.
+    pub(crate) async fn log_has_lines(&self) -> bool {
+        match self {
+            Profile::NocoBase(profile) => profile.log_has_lines().await,
+            Profile::Generic(_) => false,
+        }
+    }
+
+    /// Where the app listens, if it can be told what it holds on to when it is stopped.
+    pub(crate) async fn listener(&self) -> Option<SocketAddr> {
+        match self {
+            Profile::NocoBase(profile) => profile.listener().await,
+            Profile::Generic(_) => None,
+        }
+    }
+
+    /// How many database sessions may be the app's.
+    pub(crate) async fn sessions(&self) -> Sessions {
+        match self {
+            Profile::NocoBase(profile) => profile.sessions().await,
+            Profile::Generic(_) => Sessions::Unknown,
         }
     }
 

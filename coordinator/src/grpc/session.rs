@@ -239,7 +239,7 @@ impl Session<'_> {
             node: self.node.clone(),
             incarnation: self.incarnation,
             sequence,
-            observed,
+            observed: Box::new(observed),
         };
         let shared = self.shared.clone();
         reports.under_way = Some(async move { (sequence, shared.propose(command).await) }.boxed());

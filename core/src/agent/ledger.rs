@@ -43,6 +43,9 @@ pub struct Ledger {
     /// The task that was begun last, and its result once it is known.
     #[serde(default)]
     pub task: Option<TaskRecord>,
+    /// What the last stop cut off inside the app; until the next launch.
+    #[serde(default)]
+    pub cut: Vec<String>,
 }
 
 /// Permission for one keeper to execute the app once.
@@ -105,6 +108,7 @@ impl Ledger {
     pub fn with_launch(&self, launch: Launch, mode: RunMode, boot: &BootId) -> Ledger {
         let mut next = self.clone();
         next.launch = Some(LaunchTicket { launch, mode, boot: boot.clone() });
+        next.cut.clear();
         if let RunMode::Migrate(right) = mode {
             next.spent = next.spent.max(Some(right));
         }
@@ -114,6 +118,11 @@ impl Ledger {
     /// The ledger before a stop: no keeper may execute the app any more.
     pub fn without_launch(&self) -> Ledger {
         Ledger { launch: None, ..self.clone() }
+    }
+
+    /// The ledger after a stop, with what it cut off.
+    pub fn with_cut(&self, cut: Vec<String>) -> Ledger {
+        Ledger { cut, ..self.clone() }
     }
 
     /// The ledger before a task's first effect.

@@ -220,6 +220,11 @@ pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
         proved: seen.proved.clone(),
         unproved: seen.unproved.clone(),
         away: seen.away,
+        under_way: seen
+            .under_way
+            .clone()
+            .filter(|_| assignment.is_some_and(|assignment| assignment.spec.quiet)),
+        cut: ledger.cut.clone(),
         servers: BTreeMap::new(),
         unsteered: None,
         stale: if seen.serving() { seen.stale.clone() } else { Vec::new() },

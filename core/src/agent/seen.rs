@@ -77,6 +77,8 @@ pub struct Seen {
     pub stale: Vec<String>,
     /// Whether whoever asks `/ready` was told that nobody is to be sent here, and what was under way has had time to end.
     pub away: bool,
+    /// What is known to be under way inside the app; `None` until it was looked for since the agent was asked.
+    pub under_way: Option<Vec<String>>,
     /// Whether an app that ended by itself may be started again now: its pause is over and its tries are not used up.
     pub may_restart: bool,
 }

@@ -8,6 +8,7 @@ use crate::event::EventKind;
 use crate::ids::{FleetId, Generation, Incarnation, NodeId};
 use crate::journal::Journal;
 use crate::policy::{BALANCERS_MAX, FLEETS_MAX, NODES_MAX, Policy};
+use crate::quiet::newly_cut;
 use crate::reject::Rejection;
 use crate::rule::Rule;
 use crate::state::{Fleet, Node, State};
@@ -155,6 +156,9 @@ pub(super) fn report(
         journal.node(lock.as_ref(), name, EventKind::Stale(what));
     }
     node.stale_wall_ms = (!observed.stale.is_empty()).then(|| node.stale_wall_ms.unwrap_or(now.wall_ms));
+    if let Some(what) = newly_cut(node.observed.as_ref(), observed) {
+        journal.node(lock.as_ref(), name, EventKind::CutOff(what));
+    }
     let evidence = evidence(node, observed).filter(|_| !steers);
     if evidence.is_some() {
         node.stop_evidence = node.stop_evidence.or(evidence);

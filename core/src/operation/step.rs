@@ -48,6 +48,11 @@ pub enum Step {
         /// The nodes.
         nodes: Vec<NodeId>,
     },
+    /// Nothing is known to be under way inside the nodes' apps any more, or the time for it has passed.
+    Quiet {
+        /// The nodes.
+        nodes: Vec<NodeId>,
+    },
     /// The nodes are stopped, by evidence. A standing condition.
     Stopped {
         /// The nodes.
@@ -103,6 +108,7 @@ impl Step {
             Step::Checked { task, .. } => format!("check {}", task.name),
             Step::Empty { .. } => "empty".into(),
             Step::Drained { .. } => "drain".into(),
+            Step::Quiet { .. } => "quiet".into(),
             Step::Stopped { .. } => "stop".into(),
             Step::Granted => "grant".into(),
             Step::Released => "holder".into(),
@@ -125,6 +131,7 @@ impl Step {
             Step::Checked { .. } => "each agent to say that it can be done",
             Step::Empty { .. } => "the agent to find no table",
             Step::Drained { .. } => "the load balancer to send nobody there, and what is under way to end",
+            Step::Quiet { .. } => "workflows and tasks inside the apps to end, or the time for it to pass",
             Step::Stopped { .. } => "each agent to prove that nothing of the app runs",
             Step::Granted => "no foreign process and no unknown database session",
             Step::Released => "the holder's command to end",
@@ -147,6 +154,7 @@ impl fmt::Display for Step {
             Step::Checked { nodes, task } => write!(f, "check {} on {}", task.name, list(nodes)),
             Step::Empty { node } => write!(f, "find the database of {node} empty"),
             Step::Drained { nodes } => write!(f, "drain {}", list(nodes)),
+            Step::Quiet { nodes } => write!(f, "wait for work on {}", list(nodes)),
             Step::Stopped { nodes } => write!(f, "stop {}", list(nodes)),
             Step::Granted => f.write_str("grant"),
             Step::Released => f.write_str("wait for the holder's work"),

@@ -44,6 +44,7 @@ impl Story {
         for step in done.iter().skip(self.done) {
             let took = step.took.map(|took| format!(" ({})", length(took))).unwrap_or_default();
             lines.push(Line::Happened(format!("done: {}{took}", step.step)));
+            lines.extend(step.found.iter().map(|(node, found)| Line::Happened(format!("  {node}: {found}"))));
         }
         self.done = self.done.max(done.len());
         let left: Vec<_> = operation.steps.iter().filter(|step| step.state == "left").collect();

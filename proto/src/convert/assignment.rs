@@ -132,6 +132,7 @@ impl From<Spec> for v1::Spec {
             proof: spec.proof.map(Into::into),
             target: spec.target.map(|target| target.0),
             hold: spec.hold,
+            quiet: spec.quiet,
             grace_ms: spec.grace.map(|grace| grace.0),
             traffic: spec.traffic.map(Into::into),
         }
@@ -147,6 +148,7 @@ impl TryFrom<v1::Spec> for Spec {
             proof: maybe("proof", spec.proof)?,
             target: spec.target.map(Version),
             hold: spec.hold,
+            quiet: spec.quiet,
             grace: spec.grace_ms.map(Millis),
             traffic: maybe("traffic", spec.traffic)?,
         })

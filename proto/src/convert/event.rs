@@ -45,5 +45,6 @@ fn kind(kind: &EventKind) -> &'static str {
         EventKind::Backup(_) => "backup",
         EventKind::Traffic(_) => "traffic",
         EventKind::Stale(_) => "stale",
+        EventKind::CutOff(_) => "cut_off",
     }
 }

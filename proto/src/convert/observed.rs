@@ -3,6 +3,7 @@
 use soloist_core::{
     assignment::{AppState, DatabaseFacts, DbSession, Foreign, Observed, TaskKey, TaskPhase, TaskResult},
     ids::{BootId, Generation, Token, Version},
+    quiet::bounded,
 };
 
 use super::traffic::{seen, servers};
@@ -132,6 +133,8 @@ impl From<Observed> for v1::Observed {
             servers: servers(observed.servers),
             unsteered: observed.unsteered,
             stale: observed.stale,
+            under_way: observed.under_way.map(|works| v1::Works { works }),
+            cut_off: observed.cut,
         }
     }
 }
@@ -157,6 +160,8 @@ impl TryFrom<v1::Observed> for Observed {
             servers: seen(observed.servers)?,
             unsteered: observed.unsteered,
             stale: observed.stale,
+            under_way: observed.under_way.map(|under_way| bounded(under_way.works)),
+            cut: bounded(observed.cut_off),
         })
     }
 }

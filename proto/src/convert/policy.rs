@@ -161,6 +161,7 @@ impl From<Policy> for v1::Policy {
             max_parallel: policy.max_parallel,
             drain_timeout_ms: policy.drain_timeout.0,
             heal: v1::policy::Heal::from(policy.heal).into(),
+            quiet_timeout_ms: policy.quiet_timeout.0,
         }
     }
 }
@@ -189,6 +190,7 @@ impl TryFrom<v1::Policy> for Policy {
             checks: each("checks", policy.checks)?,
             max_parallel: policy.max_parallel,
             drain_timeout: Millis(policy.drain_timeout_ms),
+            quiet_timeout: Millis(policy.quiet_timeout_ms),
         })
     }
 }

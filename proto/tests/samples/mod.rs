@@ -65,6 +65,7 @@ pub(crate) fn assignment() -> Assignment {
             proof: Some(proof()),
             target: Some(Version("2.2.16".into())),
             hold: true,
+            quiet: true,
             grace: Some(Millis(45_000)),
             traffic: Some(traffic()),
         },
@@ -116,6 +117,7 @@ pub(crate) fn policy() -> Policy {
         traffic: Traffic::Balancer,
         drain_timeout: Millis(1_012),
         heal: Heal::Automatic,
+        quiet_timeout: Millis(1_014),
         grace: Some(Millis(1_013)),
         uploads: Some(Uploads::Presync),
         checks: checks(),
@@ -163,6 +165,8 @@ pub(crate) fn observed() -> Observed {
         servers: servers(),
         unsteered: Some("no such socket".into()),
         stale: vec!["@nocobase/plugin-map is not loaded".into()],
+        under_way: Some(vec!["workflow \"Import\" (execution 7)".into()]),
+        cut: vec!["async task \"export\" (7-8-9)".into()],
     }
 }
 

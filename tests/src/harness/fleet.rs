@@ -23,6 +23,8 @@ pub struct FleetOptions {
     pub policy: String,
     /// More tables of every agent's configuration; `DATABASE` in it stands for the stand-in's database.
     pub agent_tables: String,
+    /// More keys of every agent's table `[app]`.
+    pub app_keys: String,
     /// Versions of the code that lie ready on every node, the first of them current; none for a node without release folders.
     pub releases: Vec<String>,
     /// The program that fetches another version, as a list in TOML.
@@ -39,6 +41,7 @@ impl Default for FleetOptions {
                      gather_timeout = \"5s\"\nstart_timeout = \"30s\"\nstop_timeout = \"20s\"\ntask_timeout = \"30s\"\n"
                 .into(),
             agent_tables: String::new(),
+            app_keys: String::new(),
             releases: Vec::new(),
             fetch: "[]".into(),
         }
@@ -175,7 +178,9 @@ impl Fleet {
                         options.fetch,
                     );
                 }
-                self.agent_config(at, &storage, &args) + &tables
+                let routes = "[app.plugin_routes]";
+                let config = self.agent_config(at, &storage, &args);
+                config.replace(routes, &format!("{}{routes}", options.app_keys)) + &tables
             });
         }
     }

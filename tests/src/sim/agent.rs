@@ -97,6 +97,8 @@ pub(crate) struct Host {
     pub(crate) deaf_until: u64,
     /// Since when its agent keeps users away.
     pub(crate) held_since: Option<u64>,
+    /// Since when its agent is asked what is under way, and what it found when it looked last.
+    pub(crate) asked: Option<(u64, Option<Vec<String>>)>,
     /// Of a load balancer: what it does with each node, and whether a reload has made it forget what its agent said.
     pub(crate) lanes: BTreeMap<NodeId, (Lane, bool)>,
 }
@@ -151,6 +153,7 @@ impl Host {
             next_scan: 0,
             deaf_until: 0,
             held_since: None,
+            asked: None,
             lanes: BTreeMap::new(),
         }
     }
@@ -168,6 +171,18 @@ impl Host {
     pub(crate) fn ready(&self) -> bool {
         let assignment = self.ledger.assignment.as_ref().filter(|_| self.agent_up);
         assignment.is_some_and(|assignment| !assignment.spec.hold)
+    }
+
+    /// What runs inside the app by itself at this moment.
+    pub(crate) fn work(&self, now: u64) -> Vec<String> {
+        let until =
+            self.own().and_then(|app| app.work).filter(|(since, until)| *since <= now && now < *until);
+        until.map(|(since, _)| format!("workflow \"Import\" (execution {since})")).into_iter().collect()
+    }
+
+    /// Whether its agent is asked what is under way.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.ledger.assignment.as_ref().is_some_and(|assignment| assignment.spec.quiet)
     }
 
     /// Whether nothing runs here or is about to.
@@ -252,6 +267,7 @@ impl Host {
             unproved: None,
             stale: if self.stale { vec!["what is loaded differs".into()] } else { Vec::new() },
             away: self.held_since.is_some_and(|since| now >= since + REQUEST),
+            under_way: self.asked.as_ref().and_then(|(_, found)| found.clone()),
             may_restart: now >= self.restart_at,
         }
     }

@@ -36,6 +36,8 @@ pub(crate) struct App {
     pub(crate) plugins: BTreeSet<String>,
     /// When it ends because it was asked to.
     pub(crate) stops_at: Option<u64>,
+    /// Work that runs inside it by itself, such as a workflow: since when, and until when.
+    pub(crate) work: Option<(u64, u64)>,
     /// A plugin change under way inside it: until when, which plugin, enable or disable, and in which agent's attempt.
     pub(crate) change: Option<Change>,
 }

@@ -67,6 +67,8 @@ pub struct Summary {
     pub rolled_back: u64,
     /// Operations that succeeded.
     pub succeeded: u64,
+    /// Stops that cut off what was under way inside an app.
+    pub cut_off: u64,
     /// Breaches that people caused and the state recorded.
     pub breaches: u64,
 }
@@ -80,6 +82,7 @@ impl std::ops::AddAssign for Summary {
         self.leases_lost += other.leases_lost;
         self.rolled_back += other.rolled_back;
         self.succeeded += other.succeeded;
+        self.cut_off += other.cut_off;
         self.breaches += other.breaches;
     }
 }

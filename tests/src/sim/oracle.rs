@@ -10,6 +10,7 @@ use soloist_core::operation::{HoldMode, Operation, Request, Step};
 use soloist_core::packages::{PACKAGES, PACKAGES_BACK};
 use soloist_core::policy::{Policy, Traffic};
 use soloist_core::state::Fleet;
+use soloist_core::time::Millis;
 
 use super::Summary;
 use super::agent::{Host, Lane};
@@ -24,6 +25,8 @@ pub(crate) struct Oracle {
     /// Operations during which some app has served, from their beginning on.
     served: BTreeSet<OperationId>,
     /// True time of the last renewal or promotion that was applied.
+    /// The step that waits for quiet, and since when in truth.
+    quiet: Option<(OperationId, u32, u64)>,
     last_renewal: u64,
     last_promote: u64,
     tokens: BTreeSet<Token>,
@@ -87,13 +90,40 @@ impl Oracle {
                 self.summary.breaches += 1;
                 Ok(())
             }
-            EventKind::StepDone(step) => drained(step, fleet, hosts),
+            EventKind::StepDone(step) => {
+                drained(step, fleet, hosts)?;
+                self.quiet(step, fleet, hosts, now)
+            }
             EventKind::Ended(how) => {
                 self.summary.succeeded += u64::from(how == "succeeded");
                 self.summary.rolled_back += u64::from(how.starts_with("rolled back"));
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A step was done: if it waited for quiet, nothing is under way that was when it began, or it has taken its time.
+    fn quiet(&self, done: &str, fleet: &Fleet, hosts: &[Host], now: u64) -> Result<(), String> {
+        let Some(operation) = fleet.current() else { return Ok(()) };
+        let step =
+            operation.plan.iter().find(|step| matches!(step, Step::Quiet { .. }) && step.to_string() == done);
+        let Some(Step::Quiet { nodes }) = step else { return Ok(()) };
+        let record = operation.records.iter().rev().find(|record| record.step == done);
+        let took = record.map_or(Millis(0), |record| record.ended.since(record.began));
+        if took >= fleet.policy.quiet_timeout {
+            return Ok(());
+        }
+        // What began later may have come after the look.
+        let entered = self.quiet.as_ref().filter(|(id, ..)| *id == operation.id).map_or(now, |(.., at)| *at);
+        let busy = |host: &&Host| {
+            let waited_for = nodes.contains(&host.name) && operation.takes_part(&host.name) && host.up;
+            let began = host.own().and_then(|app| app.work).map(|(since, _)| since);
+            waited_for && !host.work(now).is_empty() && began.is_some_and(|since| since < entered)
+        };
+        match hosts.iter().find(busy) {
+            Some(host) => Err(format!("{} counts as quiet, and something is under way there", host.name)),
+            None => Ok(()),
         }
     }
 
@@ -226,7 +256,14 @@ impl Oracle {
         fleet: &Fleet,
         hosts: &[Host],
         work: Option<(Token, HoldMode, &NodeId)>,
+        now: u64,
     ) -> Result<(), String> {
+        self.quiet = fleet.current().and_then(|operation| {
+            let key = (operation.id.clone(), operation.cursor);
+            let since =
+                self.quiet.take().filter(|(id, at, _)| (id, *at) == (&key.0, key.1)).map(|(.., since)| since);
+            matches!(operation.step(), Some(Step::Quiet { .. })).then(|| (key.0, key.1, since.unwrap_or(now)))
+        });
         if let Some(operation) = fleet.current()
             && hosts.iter().any(|host| host.own().is_some_and(|app| app.phase == Phase::Serving))
         {

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a failure is easier to place among the cases")]
 
 mod server;
+mod work;
 
 use std::fs;
 use std::path::Path;
@@ -135,9 +136,13 @@ async fn postgres() {
     let server = Server::start(Kind::Postgres);
     round_trip(&server).await;
     one_schema(&server).await;
+    work::is_found(&server).await;
+    work::sessions(&server).await;
 }
 
 #[tokio::test]
 async fn mariadb() {
-    round_trip(&Server::start(Kind::Mariadb)).await;
+    let server = Server::start(Kind::Mariadb);
+    round_trip(&server).await;
+    work::is_found(&server).await;
 }

@@ -1,5 +1,6 @@
 //! A private database server, and databases in it that look a little like NocoBase's.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -129,8 +130,10 @@ impl Server {
                 let role = format!(
                     "drop role if exists {USER}; create role {USER} login createdb password '{PASSWORD}'"
                 );
-                server.lab(&["lab_sql", "postgres", "drop database if exists trip with (force)"]);
-                server.lab(&["lab_sql", "postgres", "drop database if exists schema with (force)"]);
+                for name in ["trip", "schema", "work", "tagged"] {
+                    let drop = format!("drop database if exists {name} with (force)");
+                    server.lab(&["lab_sql", "postgres", &drop]);
+                }
                 server.lab(&["lab_sql", "postgres", &role]);
                 // The private cluster trusts everyone; the app's role must give its password.
                 let file = server.work.join("db/data/pg_hba.conf");
@@ -147,7 +150,7 @@ impl Server {
                 let password = PASSWORD.replace('\\', "\\\\");
                 server.root(&format!(
                     "create or replace user {USER} identified by '{password}'; grant all on *.* to {USER}; \
-                     drop database if exists trip"
+                     drop database if exists trip; drop database if exists work"
                 ));
             }
         }
@@ -245,6 +248,11 @@ pub(crate) struct Database<'a> {
 impl Database<'_> {
     /// What the app's settings say of it.
     pub(crate) fn installation(&self, more: &[(&str, &str)]) -> Installation {
+        Installation::from_vars(&self.settings(more)).unwrap()
+    }
+
+    /// The same as variables.
+    pub(crate) fn settings(&self, more: &[(&str, &str)]) -> BTreeMap<String, String> {
         let (storage, port) = (self.storage.display().to_string(), self.server.kind.port().to_string());
         let base = [
             ("DB_DIALECT", self.server.kind.name()),
@@ -256,7 +264,7 @@ impl Database<'_> {
             ("STORAGE_PATH", &storage),
         ];
         let vars = base.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        Installation::from_vars(&vars.collect()).unwrap()
+        vars.collect()
     }
 
     /// Its backups, with these programs in front of the real ones.
@@ -339,6 +347,16 @@ impl Database<'_> {
                 output(command)
             }
         }
+    }
+
+    /// A session of PostgreSQL with a name, which stays.
+    pub(crate) fn named_session(&self, name: &str) -> Child {
+        let mut command = self.asking("select pg_sleep(600)");
+        command.env("PGAPPNAME", name);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let seen = format!("select count(*) from pg_stat_activity where application_name = '{name}'");
+        until("a session", PATIENCE, || "not seen".into(), || (self.server.root(&seen) == "1").then_some(()));
+        child
     }
 
     /// Somebody who stays connected.

@@ -42,6 +42,16 @@ pub(super) struct Environment {
 }
 
 impl Environment {
+    /// With the app's API, which follows from the variables.
+    pub(super) fn of(
+        vars: BTreeMap<String, String>,
+        folder: PathBuf,
+        credential: Option<PathBuf>,
+    ) -> Result<Self, ProfileError> {
+        let api = ApiClient::new(&api_base(&vars), credential)?;
+        Ok(Self { vars, api, folder })
+    }
+
     /// A variable's value, empty if it is not set.
     pub(super) fn get(&self, key: &str) -> &str {
         self.vars.get(key).map_or("", String::as_str)
@@ -142,8 +152,7 @@ impl NocoBaseProfile {
         if let Some(mode) = vars.get("CLUSTER_MODE").filter(|mode| !mode.is_empty()) {
             return Err(cluster_mode(mode, "the app's environment"));
         }
-        let api = ApiClient::new(&api_base(&vars), self.config.credential.clone())?;
-        Ok(Environment { vars, api, folder })
+        Environment::of(vars, folder, self.config.credential.clone())
     }
 
     fn refuse_cluster_mode(&self, settings: &str, file: &str) -> Result<(), ProfileError> {

@@ -10,6 +10,7 @@ mod plugins;
 mod premises;
 mod release;
 mod settings;
+mod work;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ use serde::Deserialize;
 use soloist_core::assignment::{DatabaseFacts, DbSession, RunMode};
 use soloist_core::ids::Version;
 use tokio::sync::Mutex;
+
+pub use self::work::{sessions, unfinished};
 
 use self::environment::{Cache, Environment};
 use super::command::find_program;

@@ -233,6 +233,7 @@ impl World {
             launched: None,
             phase: Phase::Serving,
             plugins: BTreeSet::new(),
+            work: None,
             stops_at: Some(self.now + self.chance.between(1_000, 15_000)),
             change: None,
         };

@@ -53,8 +53,14 @@ impl World {
 
     pub(super) fn run_apps(&mut self, at: usize) -> Result<(), String> {
         let now = self.now;
+        self.begin_work(at);
         let stopped = self.hosts[at].own().and_then(|app| app.stops_at).is_some_and(|stops| stops <= now);
         if stopped {
+            let cut = self.hosts[at].work(now);
+            if !cut.is_empty() && self.hosts[at].agent_up {
+                self.oracle.summary.cut_off += 1;
+                self.hosts[at].ledger = self.hosts[at].ledger.with_cut(cut);
+            }
             self.note(format!("app of {} has stopped", self.hosts[at].name));
             self.app_ends(at, false);
         }
@@ -110,6 +116,33 @@ impl World {
         Ok(())
     }
 
+    /// Now and then something begins inside the app by itself.
+    fn begin_work(&mut self, at: usize) {
+        let now = self.now;
+        let serves = |app: &App| app.phase == Phase::Serving && app.stops_at.is_none();
+        let idle = self.hosts[at].work(now).is_empty() && self.hosts[at].own().is_some_and(serves);
+        if idle && self.chance.permille(3) {
+            let until = now + self.chance.between(200, 4_000);
+            if let Some(app) = self.hosts[at].own_mut() {
+                app.work = Some((now, until));
+            }
+        }
+    }
+
+    /// The agent looks what is under way inside the app, while it is asked; not at each of its steps.
+    fn look_inside(&mut self, at: usize) {
+        let now = self.now;
+        let looks = self.chance.permille(400);
+        let host = &mut self.hosts[at];
+        if !host.is_asked() {
+            host.asked = None;
+            return;
+        }
+        let found = looks.then(|| host.work(now));
+        let asked = host.asked.get_or_insert((now, None));
+        asked.1 = found.or_else(|| asked.1.take());
+    }
+
     pub(super) fn run_keepers(&mut self, at: usize) -> Result<(), String> {
         let now = self.now;
         let ready: Vec<Keeper> =
@@ -156,6 +189,7 @@ impl World {
                 phase,
                 plugins: BTreeSet::new(),
                 stops_at: None,
+                work: None,
                 change: None,
             });
         }
@@ -176,6 +210,7 @@ impl World {
         self.talk(at);
         let held = !self.hosts[at].ready();
         self.hosts[at].held_since = held.then(|| self.hosts[at].held_since.unwrap_or(now));
+        self.look_inside(at);
         self.finish_task(at);
         let seen = self.hosts[at].seen(now);
         for action in reconcile(&self.hosts[at].ledger, &seen) {

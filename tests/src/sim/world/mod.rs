@@ -110,6 +110,7 @@ impl World {
             traffic,
             drain_timeout: Millis(1_500),
             heal: [Heal::Manual, Heal::Automatic][chance.index(2)],
+            quiet_timeout: Millis([0, 1_000, 2_500][chance.index(3)]),
             max_parallel: u32::try_from(chance.between(1, 2)).unwrap_or(1),
             grace: None,
             uploads: None,
@@ -247,10 +248,10 @@ impl World {
             })
             .collect();
         if work.is_empty() {
-            self.oracle.watch(fleet, &self.hosts, None)?;
+            self.oracle.watch(fleet, &self.hosts, None, self.now)?;
         }
         for (token, mode, solo) in &work {
-            self.oracle.watch(fleet, &self.hosts, Some((*token, *mode, solo)))?;
+            self.oracle.watch(fleet, &self.hosts, Some((*token, *mode, solo)), self.now)?;
         }
         Ok(())
     }

@@ -97,7 +97,7 @@ impl World {
                     node: name,
                     incarnation,
                     sequence,
-                    observed: *observed,
+                    observed,
                 };
                 match self.propose(command)?.map(|outcome| outcome.reply) {
                     Some(Ok(_)) => self.send(Message::Ack { node, incarnation, sequence }),

@@ -2,6 +2,7 @@
 
 mod mysql;
 mod postgres;
+mod work;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +11,9 @@ use soloist_core::assignment::{DatabaseFacts, DbSession};
 use tokio::time::timeout;
 
 use super::environment::Environment;
+use crate::let_go::Sessions;
 use crate::profile::Survey;
+use crate::work::Unfinished;
 
 /// How long connecting and reading may take together.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -78,6 +81,35 @@ pub(super) async fn plugin_off(
     match kind {
         Kind::Postgres => bounded(&place, postgres::plugin_off(environment, application_name, plugin)).await,
         Kind::Mysql => bounded(&place, mysql::plugin_off(environment, application_name, plugin)).await,
+    }
+}
+
+/// Reads what is unfinished in the whole fleet.
+pub(super) async fn unfinished(
+    environment: &Environment,
+    application_name: &str,
+) -> Result<Unfinished, String> {
+    let (kind, place) = reachable(environment)?;
+    match kind {
+        Kind::Postgres => bounded(&place, postgres::unfinished(environment, application_name)).await,
+        Kind::Mysql => bounded(&place, mysql::unfinished(environment, application_name)).await,
+    }
+}
+
+/// How many sessions may be those of the app that names them `app`.
+pub(super) async fn sessions(
+    environment: &Environment,
+    application_name: &str,
+    app: &str,
+    known: &[String],
+) -> Sessions {
+    match reachable(environment) {
+        Ok((Kind::Postgres, place)) => {
+            let count = bounded(&place, postgres::sessions(environment, application_name, app, known)).await;
+            count.map_or(Sessions::Unknown, Sessions::Count)
+        }
+        Ok((Kind::Mysql, _)) => Sessions::Nameless,
+        Err(_) => Sessions::Unknown,
     }
 }
 

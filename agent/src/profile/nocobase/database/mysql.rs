@@ -12,9 +12,11 @@ use soloist_core::ids::Version;
 use soloist_core::preflight::Release;
 use tokio::time::timeout;
 
-use super::{GOODBYE, PLUGINS_MAX, Told, package_column, table_name};
+use super::work::{Names, Row, tables};
+use super::{GOODBYE, Kind, PLUGINS_MAX, Told, package_column, table_name};
 use crate::profile::Survey;
 use crate::profile::nocobase::environment::Environment;
+use crate::work::Unfinished;
 
 const IDENTITY: &str = "show variables where variable_name in ('server_uuid', 'server_uid', 'hostname')";
 
@@ -32,6 +34,35 @@ pub(super) async fn survey(environment: &Environment, name: &str) -> Result<Surv
     let found = look_around(&mut session, environment).await;
     close(session).await;
     found.map_err(|error| error.to_string())
+}
+
+/// Reads what is unfinished in the whole fleet.
+pub(super) async fn unfinished(environment: &Environment, name: &str) -> Result<Unfinished, String> {
+    let mut session = open(environment, name).await.map_err(|error| error.to_string())?;
+    let found = look_for_work(&mut session, environment).await;
+    close(session).await;
+    found.map_err(|error| error.to_string())
+}
+
+async fn look_for_work(
+    session: &mut Conn,
+    environment: &Environment,
+) -> Result<Unfinished, mysql_async::Error> {
+    let columns = "select table_name, column_name from information_schema.columns \
+                   where table_schema = database() and table_name in (?, ?, ?, ?, ?)";
+    let [a, b, c, d, e] = tables(environment);
+    let rows: Vec<(String, String)> = session.exec(columns, (a, b, c, d, e)).await?;
+    let names = Names::new(environment, Kind::Mysql, rows.into_iter());
+    let mut found = Unfinished::default();
+    if let Some(query) = names.executions() {
+        let rows: Vec<Row> = session.query(query).await?;
+        found.executions = rows.into_iter().map(Into::into).collect();
+    }
+    if let Some(query) = names.tasks() {
+        let rows: Vec<Row> = session.query(query).await?;
+        found.tasks = rows.into_iter().map(Into::into).collect();
+    }
+    Ok(found)
 }
 
 async fn open(environment: &Environment, name: &str) -> Result<Conn, mysql_async::Error> {
@@ -148,7 +179,7 @@ pub(super) async fn plugin_off(environment: &Environment, name: &str, plugin: &s
     done.map_err(|error| error.to_string())
 }
 
-fn quote(name: &str) -> String {
+pub(super) fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 

@@ -8,9 +8,11 @@ use soloist_core::preflight::Release;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
-use super::{DEADLINE, GOODBYE, PLUGINS_MAX, SESSIONS_MAX, Told, package_column, table_name};
+use super::work::{Names, Row, tables};
+use super::{DEADLINE, GOODBYE, Kind, PLUGINS_MAX, SESSIONS_MAX, Told, package_column, table_name};
 use crate::profile::Survey;
 use crate::profile::nocobase::environment::Environment;
+use crate::work::Unfinished;
 
 /// Sessions of the app's own role in the app's database that carry neither a name that Soloist gives (`soloist-…`, on every
 /// node) nor a known one. An app that somebody starts elsewhere signs in with this role; sessions of other roles are
@@ -75,6 +77,60 @@ pub(super) async fn survey(environment: &Environment, name: &str) -> Result<Surv
         let found = look_around(&session.client, environment).await;
         session.close().await;
         found
+    };
+    work.await.map_err(|error| describe(&error))
+}
+
+/// Reads what is unfinished in the whole fleet.
+pub(super) async fn unfinished(environment: &Environment, name: &str) -> Result<Unfinished, String> {
+    let work = async {
+        let session = open(environment, name).await?;
+        let found = look_for_work(&session.client, environment).await;
+        session.close().await;
+        found
+    };
+    work.await.map_err(|error| describe(&error))
+}
+
+async fn look_for_work(
+    client: &Client,
+    environment: &Environment,
+) -> Result<Unfinished, tokio_postgres::Error> {
+    let columns = "select table_name::text, column_name::text from information_schema.columns \
+                   where table_schema = $1 and table_name = any($2)";
+    let rows = client.query(columns, &[&schema(environment), &tables(environment).as_slice()]).await?;
+    let names = Names::new(environment, Kind::Postgres, rows.iter().map(|row| (row.get(0), row.get(1))));
+    let mut found = Unfinished::default();
+    if let Some(query) = names.executions() {
+        found.executions = client.query(&query, &[]).await?.iter().map(|row| of(row).into()).collect();
+    }
+    if let Some(query) = names.tasks() {
+        found.tasks = client.query(&query, &[]).await?.iter().map(|row| of(row).into()).collect();
+    }
+    Ok(found)
+}
+
+fn of(row: &tokio_postgres::Row) -> Row {
+    (row.get(0), row.get(1), row.get(2), row.get(3))
+}
+
+/// Sessions that are the app's by their name, or perhaps its: of its role, with no name of Soloist's and no known one.
+const SESSIONS: &str = "select count(*) from pg_stat_activity where datname = current_database() and usename = current_user \
+     and backend_type = 'client backend' and pid <> pg_backend_pid() and (application_name = $1 \
+     or application_name not like 'soloist-%' and not application_name = any($2))";
+
+/// Counts the sessions of the app that names them `app`.
+pub(super) async fn sessions(
+    environment: &Environment,
+    name: &str,
+    app: &str,
+    known: &[String],
+) -> Result<u64, String> {
+    let work = async {
+        let session = open(environment, name).await?;
+        let counted = session.client.query_one(SESSIONS, &[&app, &known]).await;
+        session.close().await;
+        counted.map(|row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(u64::MAX))
     };
     work.await.map_err(|error| describe(&error))
 }
@@ -151,7 +207,7 @@ fn table(environment: &Environment, name: &str, underscored: &str) -> String {
     format!("{}.{}", quote(schema(environment)), quote(&table_name(environment, name, underscored)))
 }
 
-fn schema(environment: &Environment) -> &str {
+pub(super) fn schema(environment: &Environment) -> &str {
     Some(environment.get("DB_SCHEMA")).filter(|schema| !schema.is_empty()).unwrap_or("public")
 }
 
@@ -203,7 +259,7 @@ async fn ask(
     Ok((DatabaseFacts { identity, version, empty: count == 0 }, sessions.collect()))
 }
 
-fn quote(name: &str) -> String {
+pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
