@@ -1,19 +1,23 @@
 //! A plugin that somebody changes in the app's own interface: the other nodes are reported, and healed.
 
-use soloist_tests::harness::{Fleet, FleetOptions, get, get_signed_in};
+use std::time::Duration;
+
+use soloist_tests::harness::{Fleet, FleetOptions, get, get_signed_in, until};
 
 const POLICY: &str = "start_timeout = \"30s\"\nstop_timeout = \"20s\"\ncontact_timeout = \"4s\"\n";
 const MAP: &str = "@nocobase/plugin-map";
 
+/// Changes the policy; a member that has just ceased to lead says so, and is asked again.
 fn apply(fleet: &Fleet, more: &str) {
     let file = fleet.folder.join("policy.toml");
     std::fs::write(&file, format!("{POLICY}{more}")).expect("a file can be written");
-    let _ = fleet.cli().run(&["fleet", "apply", &file.to_string_lossy()]).expect(0);
+    let apply = || fleet.cli().run(&["fleet", "apply", &file.to_string_lossy()]);
+    let done = || Some(apply()).filter(|output| output.code != 69);
+    let _ = until("a leader", Duration::from_secs(20), || fleet.logs(), done).expect(0);
 }
 
 fn started() -> Fleet {
-    let fleet = Fleet::start(&FleetOptions::default());
-    apply(&fleet, "");
+    let fleet = Fleet::start(&FleetOptions { policy: POLICY.into(), ..FleetOptions::default() });
     let _ = fleet.cli().run(&["start", "--install"]).expect(0);
     fleet.until_whole();
     fleet

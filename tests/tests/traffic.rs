@@ -1,15 +1,18 @@
-//! A whole fleet behind a real HAProxy: users get the app or the maintenance page, and nothing else.
+//! A whole fleet behind a real HAProxy or nginx: users get the app or the maintenance page, and nothing else.
 
 use std::process::{Child, Stdio};
 
-use soloist_tests::harness::haproxy::{Behind, Haproxy};
+use serde_json::Value;
+use soloist_tests::harness::balancer::{Balancer, Behind, Kind, NAME};
+use soloist_tests::harness::crowd::Crowd;
+use soloist_tests::harness::sockets::Sockets;
 use soloist_tests::harness::users::{Got, Users};
 use soloist_tests::harness::{Fleet, FleetOptions};
 
 const OLD: &str = "1.0.0";
 const NEW: &str = "1.1.0";
-/// The stand-in's answer has this in it.
-const MARK: &str = "version";
+/// What users ask for, and what stands in the stand-in's answer.
+const INFO: (&str, &str) = ("/api/app:getInfo", "version");
 
 const POLICY: &str = "traffic = \"balancer\"\ndrain_timeout = \"3s\"\nstart_timeout = \"30s\"\nstop_timeout = \"20s\"\n\
                       task_timeout = \"2m\"\ncontact_timeout = \"4s\"\ngather_timeout = \"5s\"\npre_grant_timeout = \"60s\"\n";
@@ -21,24 +24,39 @@ restore = ["/bin/sh", "-c", "cp DATABASE.$SOLOIST_BACKUP DATABASE"]
 remove = ["/bin/rm", "-f", "DATABASE.none"]
 "#;
 
-fn world() -> (Fleet, Haproxy) {
+fn world(kind: Kind) -> (Fleet, Balancer) {
     let options = FleetOptions {
         agent_tables: TABLES.into(),
         releases: [OLD, NEW].map(String::from).into(),
+        policy: POLICY.into(),
         ..FleetOptions::default()
     };
     let fleet = Fleet::start(&options);
     let nodes = fleet.apps.iter().copied().zip(fleet.agent_http.iter().copied()).collect();
     let coordinators = fleet.grpc.iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let behind = Behind { fleet: fleet.name.clone(), coordinators, nodes };
-    let haproxy = Haproxy::start(&fleet.folder.join("haproxy"), &behind);
-    let file = fleet.folder.join("policy.toml");
-    std::fs::write(&file, POLICY).expect("a file can be written");
-    let _ = fleet.cli().run(&["fleet", "apply", &file.to_string_lossy()]).expect(0);
+    let balancer = Balancer::start(kind, &fleet.folder.join(kind.to_string()), &behind);
     fleet.until("the enrolment of the balancer", 30, |status| status["balancers"][0]["acknowledged"] == true);
     let _ = fleet.cli().run(&["start", "--install"]).expect(0);
     fleet.until_whole();
-    (fleet, haproxy)
+    (fleet, balancer)
+}
+
+/// The step that is under way.
+fn step_now(status: &Value) -> Option<String> {
+    let steps = status["current"]["steps"].as_array()?;
+    let now = steps.iter().find(|step| step["state"] == "now")?;
+    Some(now["step"].as_str()?.to_owned())
+}
+
+fn is_at(status: &Value, kind: &str) -> bool {
+    step_now(status).is_some_and(|step| step.starts_with(kind))
+}
+
+/// Waits for a command's end, which must be good.
+fn finish(command: Child) {
+    let output = command.wait_with_output().expect("the command line ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Kills the leader whenever a step of this kind begins, once for each.
@@ -46,15 +64,13 @@ fn kill_at_steps(fleet: &mut Fleet, command: &mut Child, kinds: &[&str]) -> usiz
     let mut killed = 0;
     let mut last = String::new();
     while command.try_wait().expect("it can be asked").is_none() {
-        let status = fleet.cli().status().unwrap_or_default();
-        let steps = status["current"]["steps"].as_array().cloned().unwrap_or_default();
-        let now = steps.iter().find(|step| step["state"] == "now").and_then(|step| step["step"].as_str());
+        let now = step_now(&fleet.cli().status().unwrap_or_default());
         let Some(now) = now.filter(|now| *now != last) else { continue };
-        last = now.to_owned();
-        if kinds.iter().any(|kind| now.starts_with(kind)) {
+        last = now;
+        if kinds.iter().any(|kind| last.starts_with(kind)) {
             let leader = fleet.leader();
             drop(fleet.members[leader].take());
-            let other = |status: &serde_json::Value| {
+            let other = |status: &Value| {
                 status["freshness"]["leader"].as_u64().is_some_and(|found| found != leader as u64 + 1)
             };
             fleet.until("another leader", 20, other);
@@ -71,34 +87,54 @@ fn begin(fleet: &Fleet, args: &[&str]) -> Child {
 }
 
 #[test]
-fn users_get_the_app_or_the_page() {
-    let (fleet, haproxy) = world();
-    let users = Users::start(haproxy.port, "/api/app:getInfo", MARK);
-    let _ = fleet.cli().run(&["upgrade", "--to", NEW]).expect(0);
-    fleet.until_whole();
-    let story = users.stop();
-    assert!(story.is_clean(), "{:?}", story.counts());
-    let counts = story.counts();
-    assert!(counts[&Got::App] > 10 && counts[&Got::Page] > 10, "{counts:?}");
-    assert_eq!(fleet.code(0), NEW);
-
-    let users = Users::start(haproxy.port, "/api/app:getInfo", MARK);
-    let command = begin(&fleet, &["run", "--solo", "--", "sleep", "1"]);
-    let output = command.wait_with_output().expect("the command line ends");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    fleet.until_whole();
-    let counts = users.stop().counts();
-    assert_eq!(counts.keys().collect::<Vec<_>>(), [&Got::App], "one node is there all the time: {counts:?}");
+fn users_behind_haproxy_get_the_app_or_the_page() {
+    the_app_or_the_page(Kind::Haproxy);
 }
 
 #[test]
-fn nodes_are_restarted_one_after_the_other_and_nobody_notices() {
-    let (fleet, haproxy) = world();
+fn users_behind_nginx_get_the_app_or_the_page() {
+    the_app_or_the_page(Kind::Nginx);
+}
+
+fn the_app_or_the_page(kind: Kind) {
+    let (fleet, balancer) = world(kind);
+    let users = Users::start(balancer.port, INFO.0, INFO.1);
+    let _ = fleet.cli().run(&["upgrade", "--to", NEW]).expect(0);
+    fleet.until_whole();
+    let story = users.stop();
+    assert!(story.is_clean(), "{story}\n{}", balancer.log());
+    let counts = story.counts();
+    assert!(counts[&Got::App] > 10 && counts[&Got::Page] > 10, "{counts:?}");
+    assert_eq!(story.versions(), [OLD, NEW], "the old version does not come back");
+    assert_eq!(fleet.code(0), NEW);
+
+    let users = Users::start(balancer.port, INFO.0, INFO.1);
+    finish(begin(&fleet, &["run", "--solo", "--", "sleep", "1"]));
+    fleet.until_whole();
+    let story = users.stop();
+    assert!(story.is_app_only(), "one node is there all the time: {story}\n{}", balancer.log());
+}
+
+#[test]
+fn nodes_behind_haproxy_are_restarted_and_nobody_notices() {
+    nobody_notices_a_restart(Kind::Haproxy);
+}
+
+#[test]
+fn nodes_behind_nginx_are_restarted_and_nobody_notices() {
+    nobody_notices_a_restart(Kind::Nginx);
+}
+
+/// Open tabs are cut at the deadline of each drain and come back. In the first of them somebody reloads the load balancer.
+fn nobody_notices_a_restart(kind: Kind) {
+    let (fleet, balancer) = world(kind);
     let before: Vec<u64> = (0..3).map(|at| launched(&fleet, at)).collect();
-    let users = Users::start(haproxy.port, "/api/app:getInfo", MARK);
-    let _ = fleet.cli().run(&["restart"]).expect(0);
-    let counts = users.stop().counts();
-    assert_eq!(counts.keys().collect::<Vec<_>>(), [&Got::App], "{counts:?}");
+    let crowd = Crowd::start(&balancer, &fleet.cli(), INFO);
+    let restart = begin(&fleet, &["restart"]);
+    fleet.until("the first drain", 30, |status| is_at(status, "drain"));
+    crowd.reload(&balancer);
+    finish(restart);
+    eprintln!("{kind}: {}", crowd.nobody_has_noticed(&balancer, &fleet.cli(), 3));
     for (at, before) in before.into_iter().enumerate() {
         assert!(launched(&fleet, at) > before, "node-{} is a new process", at + 1);
     }
@@ -112,37 +148,42 @@ fn launched(fleet: &Fleet, at: usize) -> u64 {
 }
 
 #[test]
-fn whoever_is_killed_users_get_the_app_or_the_page() {
-    let (mut fleet, mut haproxy) = world();
-    let users = Users::start(haproxy.port, "/api/app:getInfo", MARK);
+fn whoever_is_killed_users_behind_haproxy_get_the_app_or_the_page() {
+    whoever_is_killed(Kind::Haproxy);
+}
+
+#[test]
+fn whoever_is_killed_users_behind_nginx_get_the_app_or_the_page() {
+    whoever_is_killed(Kind::Nginx);
+}
+
+fn whoever_is_killed(kind: Kind) {
+    let (mut fleet, mut balancer) = world(kind);
+    let users = Users::start(balancer.port, INFO.0, INFO.1);
+    // An open tab: the drain lasts until its deadline, and so it is not missed.
+    let tab = Sockets::start(balancer.port, 1);
     let mut upgrade = begin(&fleet, &["upgrade", "--to", NEW]);
     let killed = kill_at_steps(&mut fleet, &mut upgrade, &["drain", "bring the nodes back"]);
-    let output = upgrade.wait_with_output().expect("the command line ends");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    finish(upgrade);
     assert_eq!(killed, 2, "drained once, brought back once");
+    assert!(tab.stop().closed > 0, "it was cut");
     fleet.until_whole();
 
     // The balancer's agent: away before, so that nothing is stopped; then back, and away at the end.
-    haproxy.agent = None;
+    balancer.agent = None;
     let mut restart = begin(&fleet, &["run", "--solo", "--on", "node-1", "--", "true"]);
     let status = fleet.until("the block", 60, |status| status["current"]["status"] == "blocked");
-    assert!(status["current"]["detail"].as_str().is_some_and(|text| text.contains("haproxy")), "{status}");
-    let serving = |node: &serde_json::Value| node["app"] == "serving";
+    assert!(status["current"]["detail"].as_str().is_some_and(|text| text.contains(NAME)), "{status}");
+    let serving = |node: &Value| node["app"] == "serving";
     assert!(status["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(serving)), "{status}");
-    haproxy.start_agent();
-    fleet.until("the work", 60, |status| {
-        let steps = status["current"]["steps"].as_array().cloned().unwrap_or_default();
-        steps.iter().any(|step| {
-            step["state"] == "now" && step["step"].as_str().is_some_and(|step| step.starts_with("start"))
-        })
-    });
-    haproxy.agent = None;
+    balancer.start_agent();
+    fleet.until("the work", 60, |status| is_at(status, "start"));
+    balancer.agent = None;
     let status = fleet.until("the block at the end", 60, |status| status["current"]["status"] == "blocked");
     assert!(status["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(serving)), "{status}");
     assert!(restart.try_wait().expect("it can be asked").is_none(), "it is not done before users are back");
-    haproxy.start_agent();
-    let output = restart.wait_with_output().expect("the command line ends");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    balancer.start_agent();
+    finish(restart);
     let story = users.stop();
     // An agent whose coordinator is killed before it passes the news on shows its page without them.
     let counts = story.counts();

@@ -51,6 +51,10 @@ impl<'a> PluginTask<'a> {
     /// Does it, if it is not done already.
     pub(super) async fn run(&self) -> TaskEnd {
         let failed = |reason| TaskEnd::Ended(TaskResult::Failed(reason));
+        // An agent that has lost its ledger does not know that it has begun this before.
+        if let Err(end) = self.rest(Duration::ZERO).await {
+            return end;
+        }
         let (package, enabled) = match self.state().await {
             Ok(state) => state,
             Err(reason) => return failed(reason),

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::database::{Content, Database, ProcessRow};
 use super::options::StandinOptions;
+use super::sockets::Sockets;
 
 /// Where the process stands, as its health endpoint tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,7 @@ pub(super) struct App {
     /// The version of the code that this process has loaded; the disk may hold a later one by now.
     pub(super) code: String,
     pub(super) database: Database,
+    pub(super) sockets: Sockets,
     shared: Mutex<Shared>,
 }
 
@@ -48,6 +50,7 @@ impl App {
             options,
             code,
             database,
+            sockets: Sockets::default(),
             shared: Mutex::new(Shared { phase, loaded: BTreeSet::new(), own }),
         })
     }

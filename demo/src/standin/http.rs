@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use super::app::{App, Phase};
 use super::database::{Content, PluginRow};
 use super::plugins::{self, PLUGINS, Plugin};
-use super::{boot, facts};
+use super::{boot, facts, sockets};
 
 /// The root account that NocoBase's own installation suggests; the stand-in listens on the loopback only.
 const ACCOUNTS: [&str; 2] = ["admin@nocobase.com", "nocobase"];
@@ -40,7 +40,12 @@ pub(super) async fn serve(app: Arc<App>) -> anyhow::Result<()> {
 }
 
 fn router(app: Arc<App>) -> Router {
-    Router::new().route("/", get(page)).route("/facts", get(show_facts)).fallback(api).with_state(app)
+    Router::new()
+        .route("/", get(page))
+        .route("/facts", get(show_facts))
+        .route("/ws", get(sockets::open))
+        .fallback(api)
+        .with_state(app)
 }
 
 async fn page(State(app): State<Arc<App>>) -> Html<String> {

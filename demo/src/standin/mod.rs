@@ -10,6 +10,7 @@
 //! | plugins are loaded per process, when it starts or when it enables one itself | the same |
 //! | a plain start never upgrades, `--quickstart` or `.upgrading` does | the same |
 //! | a failed node stays at 503 `APP_ERROR` for ever, its process alive | the same |
+//! | an open websocket keeps a stopped process alive | the same |
 //! | two installs or upgrades at once damage the database | the same, and the damage is written down |
 //!
 //! That last row is the point: the database file says afterwards, in words, what went wrong ([`Database::damage`]). A run of
@@ -24,6 +25,7 @@ mod http;
 mod migrate;
 mod options;
 mod plugins;
+mod sockets;
 
 pub use database::Database;
 pub use facts::{facts, facts_text};
@@ -46,8 +48,7 @@ pub async fn run(options: StandinOptions) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let app = Arc::new(App::new(options)?);
-    let serving = http::serve(Arc::clone(&app));
-    tokio::pin!(serving);
+    let mut serving = Box::pin(http::serve(Arc::clone(&app)));
     let booting = tokio::spawn(boot::boot(Arc::clone(&app)));
     loop {
         tokio::select! {
@@ -69,7 +70,10 @@ pub async fn run(options: StandinOptions) -> anyhow::Result<ExitCode> {
     app.set_phase(Phase::Stopped);
     // The server keeps answering (503) during the drain.
     let _ = tokio::time::timeout(Duration::from_millis(app.options.drain_ms), &mut serving).await;
+    // With its end the port closes.
+    drop(serving);
     app.leave().await;
+    app.sockets.all_closed().await;
     app.log("stopped");
     Ok(ExitCode::SUCCESS)
 }

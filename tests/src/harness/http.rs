@@ -35,7 +35,9 @@ pub(super) fn request(port: u16, method: &str, path: &str, headers: &[&str]) -> 
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
     let extra: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-    write!(stream, "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n{extra}\r\n").ok()?;
+    // In one piece: the second of two small ones would wait until the first is acknowledged.
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n{extra}\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes).into_owned();

@@ -1,13 +1,18 @@
 //! Runs Soloist's real programs: coordinators, agents and the command line, as processes of their own.
 
+pub mod balancer;
 mod cli;
+pub mod crowd;
 mod daemon;
 mod fleet;
-pub mod haproxy;
+mod haproxy;
 mod http;
 pub mod load;
+pub mod nginx;
 mod poller;
 pub mod proxy;
+pub mod sockets;
+mod sticky;
 pub mod users;
 
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use soloist_core::assignment::TaskKey;
 use soloist_core::ids::{Generation, Launch};
 
 /// Who started a process.
@@ -45,6 +46,8 @@ pub(crate) struct App {
 /// A plugin change inside an app.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
+    /// In which attempt.
+    pub(crate) key: TaskKey,
     pub(crate) until: u64,
     pub(crate) plugin: String,
     pub(crate) enable: bool,

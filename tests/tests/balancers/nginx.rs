@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal, kill_process};
 use soloist_agent::balancer::{Balancer, BalancerConfig, NginxConfig, Seen};
-use soloist_tests::harness::free_ports;
+use soloist_tests::harness::proxy::{Group, deploy};
+use soloist_tests::harness::{free_ports, nginx};
 
 use crate::client::{Asker, Upgraded, ask, get, idle, slow};
 use crate::node::Node;
 use crate::{IN, LONG, SHORT, drive_until, drive_while, id, until, until_or, wanted};
-use soloist_tests::harness::proxy::{Group, changed, deploy, program};
 
 /// nginx in front of two nodes.
 pub(crate) struct World {
@@ -32,38 +32,7 @@ impl World {
         let ports = free_ports(2);
         let folder = tempfile::tempdir().unwrap();
         let world = Self { one, two, page, port: ports[0], status: ports[1], folder, nginx: None };
-        let path = |name: &str| world.path(name).display().to_string();
-        fs::create_dir(path("soloist")).unwrap();
-        // The workers need not be able to enter the test's folder.
-        let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
-        let text = changed(
-            "nginx/nginx.conf",
-            &[
-                ("user www-data;", user),
-                ("worker_processes auto;", "worker_processes 2;"),
-                ("/run/nginx.pid", &path("nginx.pid")),
-                ("/var/log/nginx/error.log", &path("error.log")),
-                ("/var/log/nginx/access.log", &path("access.log")),
-                (
-                    "    include /etc/nginx/soloist/*.conf;",
-                    &format!("    include {};", path("soloist/*.conf")),
-                ),
-                (
-                    "include /etc/nginx/nginx-soloist.conf;",
-                    &format!("include {};\n{}", path("site.conf"), temporary(&path(""))),
-                ),
-            ],
-        );
-        fs::write(path("nginx.conf"), text).unwrap();
-        let page = deploy("maintenance/maintenance.html").display().to_string();
-        let site = changed(
-            "nginx/nginx-soloist.conf",
-            &[
-                ("    listen 80;", &format!("    listen 127.0.0.1:{};", world.port)),
-                ("/usr/share/soloist/maintenance.html", &page),
-            ],
-        );
-        fs::write(path("site.conf"), site).unwrap();
+        nginx::write(world.folder.path(), world.port);
         world
     }
 
@@ -80,18 +49,10 @@ impl World {
     }
 
     pub(crate) async fn launch(&mut self) {
-        let mut args = self.args();
-        args.extend(["-g".to_owned(), "daemon off;".to_owned()]);
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        self.nginx = Some(Group::start(&program("nginx"), &args, &self.path("nginx.log")));
+        self.nginx = Some(nginx::launch(self.folder.path()));
         let (port, group) = (self.port, self.nginx.as_ref().unwrap());
         let answers = async || (get(port, "/").await.status == 200).then_some(());
         until_or("nginx's start", || group.daemon.log(), answers).await;
-    }
-
-    fn args(&self) -> Vec<String> {
-        let path = |name: &str| self.path(name).display().to_string();
-        vec!["-e".into(), path("error.log"), "-c".into(), path("nginx.conf")]
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -99,11 +60,7 @@ impl World {
     }
 
     pub(crate) fn config(&self, options: &[&str]) -> NginxConfig {
-        let call = |more: &[&str]| {
-            let program = program("nginx").display().to_string();
-            let more = more.iter().map(|arg| (*arg).to_owned());
-            std::iter::once(program).chain(self.args()).chain(more).collect()
-        };
+        let call = |more: &[&str]| nginx::call(self.folder.path(), more);
         let address = |node: &Node| format!("127.0.0.1:{}", node.port);
         let config = NginxConfig {
             upstream: "nocobase".into(),
@@ -138,14 +95,6 @@ impl World {
         };
         pids.filter_map(of).collect()
     }
-}
-
-/// Folders for bodies that are too large for the memory, where an account without rights may write.
-fn temporary(folder: &str) -> String {
-    ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|kind| format!("    {kind}_temp_path {folder}/{kind};\n"))
-        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -6,6 +6,7 @@
 
 mod backups;
 mod mariadb;
+mod packages;
 mod preflight;
 mod releases;
 mod scenarios;
@@ -25,7 +26,7 @@ use world::World;
 
 type Scenario = (&'static str, fn(&mut World));
 
-const ON_POSTGRES: [Scenario; 21] = [
+const ON_POSTGRES: [Scenario; 24] = [
     ("a_first_start_installs_once_then_starts_the_others", scenarios::first_start),
     ("c_plugin_change_under_load_with_the_leader_killed", scenarios::plugin_under_load),
     ("d_external_holders_solo_and_all_stopped", scenarios::holders),
@@ -42,6 +43,9 @@ const ON_POSTGRES: [Scenario; 21] = [
     ("o_a_damaged_backup_ends_an_upgrade", upgrade_faults::damaged_backup),
     ("o_an_upgrade_without_a_backup_touches_nothing", upgrade_faults::no_backup),
     ("u_users_behind_haproxy_get_the_app_or_the_page", traffic::haproxy),
+    ("u_users_behind_nginx_get_the_app_or_the_page", traffic::nginx),
+    ("v_plugin_packages_come_and_go", packages::come_and_go),
+    ("w_stale_nodes_are_named_and_healed", packages::healed),
     ("p_power_cut_in_the_middle_of_an_upgrade", upgrade_faults::power_cut),
     ("q_writes_at_stake_wait_for_a_person", upgrade_faults::writes_at_stake),
     ("b_power_cut_and_missing_quorum", scenarios::power_cut),

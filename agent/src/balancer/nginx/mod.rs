@@ -10,7 +10,7 @@
 //!                  put the old file back       workers of before the reload are gone, or ended at the deadline: out
 //! ```
 //!
-//! The file's generation is a digest of its servers and options (see [`include`]), not the number of the assignment: the number
+//! The file's generation is a digest of its servers and options (see [`mod@include`]), not the number of the assignment: the number
 //! changes for many reasons, and each reload costs every client its kept connection.
 //!
 //! A reload starts new workers, and lets those of before finish what they have: only when all of them have ended, nothing is

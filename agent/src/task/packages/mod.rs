@@ -114,15 +114,18 @@ impl PackageTasks {
                 for wish in wishes(task)? {
                     tell.send_replace(format!("exchanging {}", wish.plugin));
                     let exchange = Exchange::new(&places.plugins, &work, &wish.plugin);
-                    let done = self.aside(work.clone(), move |_| exchange.run()).await;
+                    let (modules, plugins) = (places.modules.clone(), places.plugins.clone());
+                    let plugin = wish.plugin.clone();
+                    let exchanged = move |_: &Path| {
+                        exchange.run()?;
+                        place::link(&modules, &plugins, &plugin)
+                    };
+                    let done = self.aside(work.clone(), exchanged).await;
                     done.map_err(|why| format!("{}: {why}", wish.plugin))?;
                 }
                 Ok(())
             }
-            (PACKAGES_BACK, TaskPhase::Run) => {
-                let plugins = places.plugins;
-                self.aside(work, move |work| back(work, &plugins)).await
-            }
+            (PACKAGES_BACK, TaskPhase::Run) => self.aside(work, move |work| back(work, &places)).await,
             (other, _) => Err(format!("this agent has no task \"{other}\" to check")),
         }
     }
@@ -154,7 +157,7 @@ impl PackageTasks {
         let fetched = tempfile::Builder::new().prefix("soloist-package").tempdir();
         let fetched = fetched.map_err(|error| format!("no temporary folder can be made: {error}"))?;
         let archive = if source == "npm" {
-            self.from_npm(task, wish, fetched.path()).await?
+            self.with_npm(task, wish, fetched.path()).await?
         } else {
             PathBuf::from(source)
         };
@@ -165,7 +168,7 @@ impl PackageTasks {
             .await
     }
 
-    async fn from_npm(&self, task: &Task, wish: &Wish, to: &Path) -> Result<PathBuf, String> {
+    async fn with_npm(&self, task: &Task, wish: &Wish, to: &Path) -> Result<PathBuf, String> {
         let version = wish.version.as_ref().map(|version| format!("@{version}")).unwrap_or_default();
         let argv = [
             "npm",
@@ -252,7 +255,7 @@ fn look_into(
 }
 
 /// Takes back everything that an operation has exchanged.
-fn back(work: &Path, plugins: &Path) -> std::io::Result<()> {
+fn back(work: &Path, places: &PluginPlaces) -> std::io::Result<()> {
     let entries = match std::fs::read_dir(work) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -260,7 +263,8 @@ fn back(work: &Path, plugins: &Path) -> std::io::Result<()> {
     for entry in entries {
         let name = entry?.file_name().to_string_lossy().replace('+', "/");
         if !name.starts_with('.') {
-            Exchange::new(plugins, work, &name).back()?;
+            Exchange::new(&places.plugins, work, &name).back()?;
+            place::link(&places.modules, &places.plugins, &name)?;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::profile::Profile;
 /// The process was started after the exchange, so what lies on the disk is what it has loaded, if it has loaded the plugin at all.
 pub(super) async fn verify(profile: &Profile, task: &Task) -> Result<(), String> {
     let named = |kind: &str| {
-        let found = task.params.iter().filter_map(|(key, _)| key.strip_prefix(kind));
+        let found = task.params.keys().filter_map(|key| key.strip_prefix(kind));
         found.map(str::to_owned).collect::<Vec<_>>()
     };
     let (put, removed) = (named(PUT), named(REMOVE));

@@ -149,3 +149,20 @@ async fn a_failed_start_stays_at_app_error() {
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &body["database"]["empty"]), (200, &json!(true)));
 }
+
+#[tokio::test]
+async fn an_open_websocket_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, port) = node(StandinOptions::for_test(folder.path(), "node-1")).await;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    let request = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 101");
+    let early = tokio::time::timeout(Duration::from_millis(100), app.sockets.all_closed()).await;
+    assert!(early.is_err(), "it is open");
+    drop(stream);
+    tokio::time::timeout(Duration::from_secs(30), app.sockets.all_closed()).await.unwrap();
+}

@@ -336,9 +336,15 @@ impl World {
                 host.ledger = host.ledger.with_task(task.key.clone());
                 let enable = task.name == PluginChange::Enable.task();
                 let plugin = task.params.get("plugin").cloned().unwrap_or_default();
+                let under_way = host.own().and_then(|app| app.change.as_ref());
+                if under_way.is_some_and(|change| change.key == task.key) {
+                    // It has lost its ledger, and waits until the app is at rest.
+                    host.busy = Some(Busy { task, until: now, recovers: true });
+                    return Ok(());
+                }
                 if let Some(app) = host.own_mut() {
                     self.oracle.changes(&name, app.change.is_some())?;
-                    app.change = Some(Change { until, plugin, enable, fails });
+                    app.change = Some(Change { key: task.key.clone(), until, plugin, enable, fails });
                 }
                 host.busy = Some(Busy { task, until, recovers: false });
                 self.note(format!("plugin change begins on {name}"));
