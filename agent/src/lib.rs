@@ -6,6 +6,7 @@ pub mod balancer;
 pub mod config;
 pub mod driver;
 pub mod ending;
+pub mod glass;
 pub mod host;
 pub mod http;
 pub mod jobs;
@@ -26,7 +27,6 @@ pub mod work;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use anyhow::Context as _;
 use soloist_core::command::Registration;
@@ -39,6 +39,7 @@ use crate::balancer::{Balancer, BalancerConfig};
 use crate::config::Config;
 use crate::driver::{ProcessDriver, ProcessDriverOptions};
 use crate::host::Host;
+use crate::http::Asks;
 use crate::jobs::{Jobs, RESULTS_MAX};
 use crate::ledger::{DataFolder, LedgerFile, Loaded};
 use crate::membership::Membership;
@@ -109,7 +110,7 @@ struct Lines {
     news: mpsc::Receiver<News>,
     outgoing: watch::Sender<Outgoing>,
     status: watch::Sender<Status>,
-    turned_away: Arc<AtomicU64>,
+    asks: Arc<Asks>,
 }
 
 /// The work at the other ends.
@@ -129,20 +130,20 @@ impl Wires {
         let (news_out, news) = mpsc::channel(NEWS_MAX);
         let (outgoing, outgoing_in) = watch::channel(Outgoing::default());
         let (status, status_in) = watch::channel(agent::first_status(config));
-        let turned_away = Arc::new(AtomicU64::new(0));
+        let asks = Arc::new(Asks::default());
         let identity = Identity { fleet: config.fleet.clone(), node: config.node.clone() };
         let coordinators = config.coordinators.clone();
         let (told, told_in) = watch::channel(Told::default());
         let session =
             session::keep(identity, coordinators, registration, outgoing_in, news_out, told, going.clone());
-        let http = listeners.http.map(|listener| {
-            tokio::spawn(http::serve(listener, status_in, Arc::clone(&turned_away), going.clone()))
-        });
+        let http = listeners
+            .http
+            .map(|listener| tokio::spawn(http::serve(listener, status_in, Arc::clone(&asks), going.clone())));
         let stop = going.clone();
         let page = listeners.page.map(|(listener, face)| {
             tokio::task::spawn_blocking(move || page::serve(listener, face, told_in, stop))
         });
-        (Self { session: tokio::spawn(session), http, page }, Lines { news, outgoing, status, turned_away })
+        (Self { session: tokio::spawn(session), http, page }, Lines { news, outgoing, status, asks })
     }
 
     async fn end(self) -> anyhow::Result<()> {
@@ -180,6 +181,7 @@ async fn run_app(
     lines: Lines,
     going: CancellationToken,
 ) -> anyhow::Result<()> {
+    let Lines { news, outgoing, status, asks } = lines;
     let (fleet, node) = (config.fleet.clone(), config.node.clone());
     let context = NodeContext {
         fleet: fleet.clone(),
@@ -200,12 +202,11 @@ async fn run_app(
     let packages = PackageTasks::new(Arc::clone(&profile), fleet.clone(), node.clone());
     let verifications = VerifyTasks::new(Arc::clone(&profile), config.checks.clone(), fleet, node);
     let tasks = LongTasks { backups, packages, releases, verifications };
-    let gatherer = Arc::new(Gatherer::new(context, config.backup.external.is_some()));
+    let gatherer = Arc::new(Gatherer::new(context, config.backup.external.is_some(), Arc::clone(&asks)));
     let (done_out, done) = mpsc::channel(RESULTS_MAX);
     let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), gatherer, tasks, done_out);
-    let Lines { news, outgoing, status, turned_away } = lines;
     let parts =
-        agent::Parts { config, membership, profile, driver, news, outgoing, status, turned_away, jobs, done };
+        agent::Parts { config, membership, profile, driver, news, outgoing, status, asks, jobs, done };
     Ok(agent::run(parts, going).await?)
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use soloist_agent::glass;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -22,6 +23,58 @@ struct Args {
     /// Read the configuration, say whether it can be used, and end.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Do what the coordinators cannot be asked for, on this host, while its agent runs
+    #[command(subcommand)]
+    BreakGlass(BreakGlass),
+}
+
+#[derive(clap::Subcommand)]
+enum BreakGlass {
+    /// Let users in, whatever the coordinators said last: on a node, /ready says so while its app serves; beside a load balancer, every node is
+    /// given to users
+    Traffic {
+        /// on, or off to follow the coordinators again
+        #[arg(value_enum)]
+        what: Switch,
+        /// Why; told to the coordinators and to people
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// Breaks the glass, or mends it; what to tell, or what is wrong.
+fn break_glass(data_dir: &std::path::Path, what: Switch, reason: &str) -> Result<String, String> {
+    let cannot = |error: std::io::Error| format!("{}: {error}", data_dir.display());
+    if what == Switch::Off {
+        let broken = glass::mend(data_dir).map_err(cannot)?;
+        return Ok(
+            if broken { "the agent follows the coordinators again" } else { "the glass is whole" }.into()
+        );
+    }
+    if reason.trim().is_empty() {
+        return Err("say why, with --reason: those who come later must know".into());
+    }
+    if !data_dir.is_dir() {
+        return Err(format!(
+            "{} is no folder: does the agent of this configuration run here?",
+            data_dir.display()
+        ));
+    }
+    let glass = glass::Glass::now(reason);
+    glass::smash(data_dir, &glass).map_err(cannot)?;
+    Ok(glass.text())
 }
 
 fn main() -> ExitCode {
@@ -42,6 +95,18 @@ fn main() -> ExitCode {
     if args.check {
         tracing::info!("{} can be used", args.config.display());
         return ExitCode::SUCCESS;
+    }
+    if let Some(Command::BreakGlass(BreakGlass::Traffic { what, reason })) = args.command {
+        return match break_glass(&config.data_dir, what, &reason) {
+            Ok(text) => {
+                tracing::warn!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(why) => {
+                tracing::error!("{why}");
+                ExitCode::FAILURE
+            }
+        };
     }
     // One thread is enough for one node, and keeps the agent small.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

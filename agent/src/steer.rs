@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use soloist_core::agent::{observe_balancer, to_steer};
+use soloist_core::agent::{Ledger, observe_balancer, to_steer};
 use soloist_core::assignment::Observed;
 use soloist_core::ids::NodeId;
 use soloist_core::traffic::{ServerSeen, TrafficSpec};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::balancer::{Balancer, Seen, Want, Wanted};
 use crate::config::Config;
+use crate::glass;
 use crate::membership::{Heard, Membership, MembershipError};
 use crate::session::{News, Outgoing, chain};
 use crate::status::Status;
@@ -49,11 +50,16 @@ pub struct Parts {
 pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), MembershipError> {
     loop {
         let boot = parts.membership.boot().clone();
-        let spec = to_steer(parts.membership.ledger(), &boot).cloned();
+        let glass = glass::read(&parts.config.data_dir);
+        let spec = match &glass {
+            Some(_) => open_to_all(parts.membership.ledger()),
+            None => to_steer(parts.membership.ledger(), &boot).cloned(),
+        };
         let (found, unsteered) = match &spec {
             Some(spec) => look(&mut parts, spec).await,
             None => (BTreeMap::new(), None),
         };
+        let unsteered = glass.map(|glass| glass.text()).or(unsteered);
         let settled = unsteered.is_none() && spec.as_ref().is_none_or(|spec| is_settled(spec, &found));
         let observed = observe_balancer(parts.membership.ledger(), &boot, seen(&found), unsteered.clone());
         parts.report(observed, progress(&found));
@@ -71,6 +77,13 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Member
             parts.hear(news)?;
         }
     }
+}
+
+/// Every node that was ever known is given to users.
+fn open_to_all(ledger: &Ledger) -> Option<TrafficSpec> {
+    let mut spec = ledger.assignment.as_ref()?.spec.traffic.clone()?;
+    spec.servers.values_mut().for_each(|given| *given = true);
+    Some(spec)
 }
 
 /// Brings the balancer nearer to what it must do; what it does then, or why it cannot be steered.

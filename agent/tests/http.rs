@@ -3,9 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use soloist_agent::http::serve;
+use soloist_agent::http::{Asks, serve};
 use soloist_agent::status::Status;
 use soloist_core::assignment::{AppState, Assignment, Observed, Run, Spec};
 use soloist_core::ids::{FleetId, Generation, NodeId};
@@ -37,8 +36,9 @@ async fn a_held_node_serves_and_is_not_ready() {
     let base = format!("http://{}", listener.local_addr().unwrap());
     let (told, seen) = watch::channel(status(AppState::Serving, true));
     let stop = CancellationToken::new();
-    let turned_away = Arc::new(AtomicU64::new(0));
-    let server = tokio::spawn(serve(listener, seen, Arc::clone(&turned_away), stop.clone()));
+    let asks = Arc::new(Asks::default());
+    assert_eq!(asks.last(), None);
+    let server = tokio::spawn(serve(listener, seen, Arc::clone(&asks), stop.clone()));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let get = async |path: &str| {
         let answer = client.get(format!("{base}{path}")).send().await.unwrap();
@@ -53,7 +53,7 @@ async fn a_held_node_serves_and_is_not_ready() {
     assert_eq!(shown["hold"], true);
     told.send_replace(status(AppState::Serving, false));
     assert_eq!(get("/ready").await, (200, "ready\n".into()));
-    assert_eq!(turned_away.load(Ordering::Relaxed), 2, "who keeps asking has been told");
+    assert_eq!(asks.turned_away(), 2, "who keeps asking has been told");
     told.send_replace(status(AppState::Starting, false));
     assert_eq!(get("/ready").await.0, 503);
     stop.cancel();

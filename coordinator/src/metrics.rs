@@ -44,6 +44,8 @@ pub(crate) fn name(command: &Command) -> &'static str {
         Command::Decide { .. } => "decide",
         Command::ForceRelease { .. } => "force_release",
         Command::SetPolicy { .. } => "set_policy",
+        Command::Freeze { .. } => "freeze",
+        Command::Drain { .. } => "drain",
         Command::Timer { .. } => "timer",
     }
 }

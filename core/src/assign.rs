@@ -78,9 +78,13 @@ pub fn assign(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
 }
 
 fn of_nodes(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
+    let by_hand = |name: &NodeId| fleet.nodes.get(name).is_some_and(|node| node.drained);
     let Some(operation) = fleet.current() else {
-        let spec = |run| Spec { run, grace: fleet.policy.grace, ..Spec::default() };
-        return at_rest(fleet).into_iter().map(|(name, run)| (name, spec(run))).collect();
+        let specs = at_rest(fleet).into_iter().map(|(name, run)| {
+            let hold = by_hand(&name);
+            (name, Spec { run, hold, grace: fleet.policy.grace, ..Spec::default() })
+        });
+        return specs.collect();
     };
     let drained = drained(operation);
     let mut specs: BTreeMap<NodeId, Spec> = wanted(fleet, operation)
@@ -92,7 +96,7 @@ fn of_nodes(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
                 (Request::Packages { .. }, Run::Migrate(_)) => operation.from.clone(),
                 _ => None,
             };
-            let hold = holds(operation, &name) || drained.contains(&name);
+            let hold = holds(operation, &name) || drained.contains(&name) || by_hand(&name);
             (name, Spec { run, target, hold, grace: fleet.policy.grace, ..Spec::default() })
         })
         .collect();

@@ -313,7 +313,7 @@ pub struct Observed {
     /// What was under way when the app was stopped last and did not end by itself; until the app is launched again.
     #[serde(default)]
     pub cut: Vec<String>,
-    /// Why the load balancer cannot be steered, for people.
+    /// Why the load balancer cannot be steered, or why users are let in whatever is said, for people.
     #[serde(default)]
     pub unsteered: Option<String>,
 }

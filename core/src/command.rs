@@ -174,6 +174,30 @@ pub enum Command {
         /// What is changed, for people: a line each.
         changes: Vec<String>,
     },
+    /// A person lets no new operation begin for a while, or lets them begin again.
+    Freeze {
+        /// The fleet.
+        fleet: FleetId,
+        /// For how long; `None` ends it.
+        length: Option<Millis>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// A person keeps users away from a node, or gives it to them again.
+    Drain {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+        /// Whether they are kept away.
+        drained: bool,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// The leader found that a deadline has passed. Checked again when applied.
     Timer {
         /// The fleet.
@@ -216,6 +240,13 @@ impl fmt::Display for Command {
             }
             Command::SetPolicy { fleet, seen, by, .. } => {
                 write!(f, "policy of {fleet} after version {seen} by {by}")
+            }
+            Command::Freeze { fleet, length: Some(length), by, .. } => {
+                write!(f, "freeze {fleet} for {length} by {by}")
+            }
+            Command::Freeze { fleet, length: None, by, .. } => write!(f, "unfreeze {fleet} by {by}"),
+            Command::Drain { fleet, node, drained, by, .. } => {
+                write!(f, "{} {fleet}/{node} by {by}", if *drained { "drain" } else { "undrain" })
             }
             Command::Timer { fleet, timer } => write!(f, "timer {fleet} {timer:?}"),
         }

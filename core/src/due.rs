@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::advance::{AUTOMATIC, Now, settled};
+use crate::apply::sign::frozen;
 use crate::assignment::Needs;
 use crate::command::{Command, Timer};
 use crate::condition::{Condition, condition};
@@ -222,6 +223,7 @@ pub(crate) fn auto_heal(fleet: &Fleet, now: Time) -> bool {
         && fleet.desired == Desired::Run
         && fleet.lock == Lock::Free
         && fleet.queue.is_empty()
+        && frozen(fleet, now).is_none()
         && !lately
         && fleet.nodes.values().any(|node| node.admitted && !node.stale().is_empty())
 }

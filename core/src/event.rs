@@ -86,6 +86,8 @@ pub enum EventKind {
     CutOff(String),
     /// A load balancer changed where it sends users.
     Traffic(String),
+    /// A person let no new operation begin, or let them begin again.
+    Freeze(String),
     /// What a node's app has loaded began or ceased to differ from what it should have.
     Stale(String),
 }
@@ -126,6 +128,7 @@ impl fmt::Display for EventKind {
             EventKind::Backup(what) => write!(f, "backup {what}"),
             EventKind::CutOff(what) => write!(f, "the stop cut off: {what}"),
             EventKind::Traffic(what) => write!(f, "traffic: {what}"),
+            EventKind::Freeze(what) => write!(f, "freeze {what}"),
             EventKind::Stale(what) => f.write_str(what),
         }
     }

@@ -208,6 +208,8 @@ impl Policy {
 const LENGTH_MAX: Millis = Millis::from_secs(7 * 24 * 3600);
 /// Least time between the ends of two healings that a fleet does by itself: what a restart does not mend, another would not.
 pub const HEAL_PAUSE: Millis = Millis::from_secs(600);
+/// Longest freeze: one that is forgotten ends by itself.
+pub const FREEZE_MAX: Millis = Millis::from_secs(30 * 24 * 3600);
 /// Most nodes of a fleet: NocoBase's worker ids end at 31.
 pub const NODES_MAX: usize = 32;
 /// Most load balancers of a fleet.

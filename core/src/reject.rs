@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Role;
 use crate::ids::{BackupId, FleetId, MachineId, NodeId, OperationId, Token, Version};
+use crate::time::Millis;
 
 /// Why a command was refused. The text says what is wrong; [`Rejection::hint`] says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -34,6 +35,26 @@ pub enum Rejection {
         fleet: FleetId,
         /// What was asked for.
         operation: OperationId,
+    },
+    /// A person lets no new operation begin.
+    #[error("fleet \"{fleet}\" is frozen for another {left} by {by}: {reason}")]
+    Frozen {
+        /// The fleet.
+        fleet: FleetId,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// For how long.
+        left: Millis,
+    },
+    /// Nothing keeps users away from a node of this fleet.
+    #[error(
+        "nothing keeps users away from a node of fleet \"{fleet}\": its policy says traffic = \"direct\""
+    )]
+    NobodyDrains {
+        /// The fleet.
+        fleet: FleetId,
     },
     /// No such backup.
     #[error("there is no backup \"{backup}\" of fleet \"{fleet}\"")]
@@ -257,6 +278,8 @@ impl Rejection {
             Rejection::PolicyMoved { .. } => "policy_moved",
             Rejection::NotAsked { .. } => "not_asked",
             Rejection::IdInUse { .. } => "id_in_use",
+            Rejection::Frozen { .. } => "frozen",
+            Rejection::NobodyDrains { .. } => "nobody_drains",
             Rejection::OtherRole { .. } => "other_role",
             Rejection::Full { .. } => "full",
             Rejection::NotActive { .. } => "not_active",
@@ -313,6 +336,12 @@ impl Rejection {
             Rejection::PolicyMoved { .. } => "look at the difference again: soloist fleet apply FILE".into(),
             Rejection::NotAsked { operation } => format!("see soloist operation show {operation}"),
             Rejection::IdInUse { .. } => "choose a new id".into(),
+            Rejection::Frozen { .. } => {
+                "wait until it ends, or end it: soloist unfreeze; starts, rollbacks and aborts are not kept from you".into()
+            }
+            Rejection::NobodyDrains { .. } => {
+                "set how users reach the fleet: traffic = \"ready\" or \"balancer\", with soloist fleet apply FILE".into()
+            }
             Rejection::OtherRole { .. } => "give the agent another name: node in its configuration".into(),
             Rejection::Full { .. } => "wait until some have ended, or abort what is not needed".into(),
             Rejection::NotActive { .. } => {

@@ -97,6 +97,19 @@ impl Lock {
     }
 }
 
+/// A person's stop sign for new operations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When it ends.
+    pub until: Time,
+    /// The same by the wall clock, milliseconds since 1970, for people.
+    pub until_wall_ms: u64,
+}
+
 /// The nodes that share one database and one storage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Fleet {
@@ -130,6 +143,9 @@ pub struct Fleet {
     /// The backup whose restore has begun and not ended: the database may be half.
     #[serde(default)]
     pub half_restored: Option<BackupId>,
+    /// The stop sign for new operations that was put up last.
+    #[serde(default)]
+    pub freeze: Option<Freeze>,
     /// The last solo node of an operation that succeeded.
     pub last_solo: Option<NodeId>,
 }
@@ -198,6 +214,9 @@ pub struct Node {
     /// Since when what its app has loaded differs from what it should have, milliseconds since 1970; `None` while it does not.
     #[serde(default)]
     pub stale_wall_ms: Option<u64>,
+    /// Whether a person keeps users away from it.
+    #[serde(default)]
+    pub drained: bool,
     /// Whether it may run outside operations.
     pub admitted: bool,
     /// Whether it came back, or is new, and waits for a start.

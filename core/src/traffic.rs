@@ -146,6 +146,12 @@ pub(crate) fn is_drained(fleet: &Fleet, operation: &Operation, nodes: &[NodeId])
             if missing.is_empty() {
                 return Condition::Met;
             }
+            let open = |name: &&NodeId| {
+                Some(((*name).clone(), fleet.nodes.get(*name)?.observed.as_ref()?.unsteered.clone()?))
+            };
+            if let Some((name, why)) = missing.iter().find_map(open) {
+                return Condition::Stuck(Blocked::Traffic(name, why));
+            }
             waiting(operation, &missing, "its load balancer to ask /ready and be told 503", true)
         }
         Traffic::Balancer => {

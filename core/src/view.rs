@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::advance::{Now, settled};
+use crate::apply::sign::frozen;
 use crate::assignment::{AppState, Run};
 use crate::condition::{Condition, Wait, condition};
 use crate::due::Contact;
@@ -12,7 +13,7 @@ use crate::ids::{FleetId, MachineId, NodeId, OperationId, Token};
 use crate::operation::{Blocked, Operation, Request, Status};
 use crate::outage::{expected, parts};
 use crate::policy::Traffic;
-use crate::state::{DatabaseRecord, Desired, Fleet, Lock, Node, State};
+use crate::state::{DatabaseRecord, Desired, Fleet, Freeze, Lock, Node, State};
 use crate::time::{Millis, Time};
 use crate::traffic::ServerSeen;
 
@@ -37,6 +38,8 @@ pub struct FleetView {
     pub nodes: Vec<NodeView>,
     /// Its load balancers that have an agent, by name.
     pub balancers: Vec<BalancerView>,
+    /// The stop sign for new operations, while it holds.
+    pub freeze: Option<Freeze>,
     /// The operation that holds the lock.
     pub current: Option<OperationView>,
     /// Operations that wait, in order.
@@ -87,6 +90,8 @@ pub struct NodeView {
     pub lost: bool,
     /// Version of its code.
     pub code: Option<String>,
+    /// Whether a person keeps users away from it.
+    pub drained: bool,
     /// In what the plugins that its app has loaded differ from those that it should have.
     pub stale: Vec<String>,
     /// Since when they do, milliseconds since 1970.
@@ -206,6 +211,7 @@ pub fn view(state: &State, id: &FleetId, contact: &Contact) -> Option<FleetView>
         lock: lock_view(state, fleet),
         nodes,
         balancers,
+        freeze: frozen(fleet, state.now).cloned(),
         current: fleet.current().map(|operation| operation_view(state, fleet, operation)),
         queue: queue.map(|operation| operation_view(state, fleet, operation)).collect(),
     })
@@ -248,7 +254,7 @@ fn node_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &
         Some(AppState::Crashed(how)) => ("crashed", how.clone()),
     };
     if detail.is_empty()
-        && let Some(why) = seen.and_then(|seen| seen.unproved.clone())
+        && let Some(why) = seen.and_then(|seen| seen.unsteered.clone().or_else(|| seen.unproved.clone()))
     {
         detail = why;
     }
@@ -268,6 +274,7 @@ fn node_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &
         heard: contact.last(id, name).map(|at| state.now.since(at)),
         lost: contact.lost(id, name, state, state.now),
         code: seen.and_then(|seen| seen.code.as_ref()).map(ToString::to_string),
+        drained: node.drained,
         stale: node.stale().to_vec(),
         stale_wall_ms: node.stale_wall_ms,
         foreign: seen

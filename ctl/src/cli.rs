@@ -8,8 +8,8 @@ use soloist_core::ids::FleetId;
 use crate::{
     client::Client,
     commands::{
-        self, backup, demo, events, fleet, heal, lock, node, operation, plan, plugin, preflight, restart,
-        restore, rollback, run, stand_in, start, status, stop, upgrade, verify,
+        self, backup, demo, events, fleet, freeze, heal, lock, node, operation, plan, plugin, preflight,
+        restart, restore, rollback, run, stand_in, start, status, stop, upgrade, verify,
     },
     error::{CtlError, Kind, Result},
     ui::{Format, Ui},
@@ -73,6 +73,8 @@ enum Command {
     Restore(restore::Args),
     Fleet(fleet::Args),
     Preflight(preflight::Args),
+    Freeze(freeze::Args),
+    Unfreeze(freeze::EndArgs),
     Lock(lock::Args),
     Operation(operation::Args),
     Node(node::Args),
@@ -153,6 +155,8 @@ async fn dispatch(cli: Cli, ui: Ui) -> Result<ExitCode> {
         Command::Heal(args) => heal::run(args, &context).await,
         Command::Verify(args) => verify::run(args, &context).await,
         Command::Fleet(args) => fleet::run(args, &context).await,
+        Command::Freeze(args) => freeze::run(args, &context).await,
+        Command::Unfreeze(args) => freeze::end(args, &context).await,
         Command::Backup(args) => backup::run(args, &context).await,
         Command::Restore(args) => restore::run(args, &context).await,
         Command::Preflight(args) => preflight::run(args, &context).await,

@@ -27,6 +27,7 @@ fn node(name: &str, app: &str) -> NodeView {
         lost: false,
         code: Some("2.2.15".into()),
         foreign: Vec::new(),
+        drained: false,
         stale: Vec::new(),
         stale_wall_ms: None,
     }
@@ -97,6 +98,7 @@ fn fleet() -> FleetView {
         },
         nodes: vec![node("node-1", "serving"), node("node-2", "stopped"), lost],
         balancers: Vec::new(),
+        freeze: None,
         current: Some(operation()),
         queue: Vec::new(),
     }

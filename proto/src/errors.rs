@@ -156,6 +156,8 @@ fn code(rejection: &Rejection) -> Code {
         | Rejection::FleetStopped { .. }
         | Rejection::AlreadyInstalled { .. }
         | Rejection::NodesDiffer { .. }
+        | Rejection::Frozen { .. }
+        | Rejection::NobodyDrains { .. }
         | Rejection::OtherRole { .. }
         | Rejection::OtherAgent { .. }
         | Rejection::OtherMachine { .. }

@@ -3,7 +3,7 @@
 use std::process::{Child, Stdio};
 
 use serde_json::Value;
-use soloist_tests::harness::balancer::{Balancer, Behind, Kind, NAME};
+use soloist_tests::harness::balancer::{Balancer, Kind, NAME};
 use soloist_tests::harness::crowd::Crowd;
 use soloist_tests::harness::sockets::Sockets;
 use soloist_tests::harness::users::{Got, Users};
@@ -32,11 +32,7 @@ fn world(kind: Kind) -> (Fleet, Balancer) {
         ..FleetOptions::default()
     };
     let fleet = Fleet::start(&options);
-    let nodes = fleet.apps.iter().copied().zip(fleet.agent_http.iter().copied()).collect();
-    let coordinators = fleet.grpc.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    let behind = Behind { fleet: fleet.name.clone(), coordinators, nodes };
-    let balancer = Balancer::start(kind, &fleet.folder.join(kind.to_string()), &behind);
-    fleet.until("the enrolment of the balancer", 30, |status| status["balancers"][0]["acknowledged"] == true);
+    let balancer = Balancer::before(kind, &fleet);
     let _ = fleet.cli().run(&["start", "--install"]).expect(0);
     fleet.until_whole();
     (fleet, balancer)

@@ -1,6 +1,5 @@
 //! Whether a load balancer that asks `/ready` has heard that nobody is to be sent here.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -28,7 +27,7 @@ impl Agent {
             self.held = None;
             return false;
         }
-        let count = self.parts.turned_away.load(Ordering::Relaxed);
+        let count = self.parts.asks.turned_away();
         let held = self.held.get_or_insert(Held { before: count, told: None });
         if held.told.is_none() && count >= held.before.saturating_add(TOLD_MIN) {
             held.told = Some(Instant::now());

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::driver::AppSeen;
 use crate::driver::Driver as _;
+use crate::glass;
 use crate::host::{ScanQuery, scan};
 
 use super::{Agent, FACTS_EVERY, ROUND_BUSY};
@@ -38,6 +39,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(600);
 
 impl Agent {
     pub(super) async fn look(&mut self) {
+        self.glass = glass::read(&self.parts.config.data_dir);
         if self.looked_over.is_none_or(|at| at.elapsed() >= SEEN_FRESH) {
             self.look_over().await;
             self.looked_over = Some(Instant::now());
@@ -151,6 +153,7 @@ impl Agent {
             proved: self.proved.clone(),
             unproved: self.unproved.clone(),
             away: self.away(),
+            let_in: self.glass.as_ref().map(glass::Glass::text),
             stale: self.staleness.stale().to_vec(),
             under_way: self.under_way(),
         }

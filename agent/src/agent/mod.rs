@@ -12,7 +12,6 @@ mod stale;
 mod tell;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -25,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::driver::{AppCommand, AppSeen, Driver as _, ProcessDriver};
+use crate::glass::Glass;
 use crate::host::Scan;
+use crate::http::Asks;
 use crate::jobs::{Done, Jobs};
 use crate::membership::{Membership, MembershipError};
 use crate::probe::Prober;
@@ -79,8 +80,8 @@ pub struct Parts {
     pub outgoing: watch::Sender<Outgoing>,
     /// For HTTP.
     pub status: watch::Sender<Status>,
-    /// How often whoever asked `/ready` was told that users are kept away.
-    pub turned_away: Arc<AtomicU64>,
+    /// Who asks `/ready`.
+    pub asks: Arc<Asks>,
     /// Starts jobs.
     pub jobs: Jobs,
     /// Ends of jobs.
@@ -129,6 +130,8 @@ struct Agent {
     gathering: bool,
     /// While users are kept away.
     held: Option<Held>,
+    /// While somebody lets users in by hand.
+    glass: Option<Glass>,
     staleness: Staleness,
     inside: Inside,
 }
@@ -168,6 +171,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
         gathered: None,
         gathering: false,
         held: None,
+        glass: None,
         staleness: Staleness::default(),
         inside: Inside::default(),
     };

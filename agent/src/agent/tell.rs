@@ -54,7 +54,7 @@ impl Agent {
     /// Whether no traffic may be sent here, although the app serves.
     pub(super) fn holds(&self) -> bool {
         let current = self.parts.membership.assignment();
-        current.is_some_and(|assignment| assignment.spec.hold)
+        self.glass.is_none() && current.is_some_and(|assignment| assignment.spec.hold)
     }
 }
 

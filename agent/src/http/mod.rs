@@ -9,8 +9,9 @@
 //!
 //! HEAD answers like GET without a body.
 
+mod asks;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -22,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::asks::Asks;
 use crate::status::Status;
 
 /// A loop that has not gone round for so long hangs; its longest single wait is a facts query of some seconds.
@@ -37,14 +39,14 @@ type Shared = State<Told>;
 #[derive(Debug, Clone)]
 struct Told {
     status: watch::Receiver<Status>,
-    turned_away: Arc<AtomicU64>,
+    asks: Arc<Asks>,
 }
 
-/// Serves until told to stop; counts in `turned_away` how often `/ready` said that users are kept away.
+/// Serves until told to stop; notes in `asks` who asks `/ready`.
 pub async fn serve(
     listener: TcpListener,
     status: watch::Receiver<Status>,
-    turned_away: Arc<AtomicU64>,
+    asks: Arc<Asks>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
@@ -52,7 +54,7 @@ pub async fn serve(
         .route("/health", get(health))
         .route("/live", get(live))
         .route("/status", get(show))
-        .with_state(Told { status, turned_away });
+        .with_state(Told { status, asks });
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
@@ -62,9 +64,7 @@ fn answer(good: bool, text: String) -> (StatusCode, String) {
 
 async fn ready(State(told): Shared) -> (StatusCode, String) {
     let status = told.status.borrow();
-    if status.hold {
-        told.turned_away.fetch_add(1, Ordering::Relaxed);
-    }
+    told.asks.note(status.hold);
     let held = status.hold && status.observed.app == AppState::Serving;
     let why = match status.waiting.as_str() {
         "" if held => HOLDS.to_owned(),

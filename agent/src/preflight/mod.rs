@@ -10,12 +10,15 @@ mod storage;
 mod supervisor;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use soloist_core::preflight::{NodeFacts, Place, check};
+use soloist_core::time::Millis;
 use tokio::sync::Mutex;
 
 use crate::host::disk::DiskReader;
+use crate::http::Asks;
 use crate::probe::shorten;
 use crate::profile::{Launcher, NodeContext, Profile};
 
@@ -33,6 +36,8 @@ pub struct Gatherer {
     nonce: Mutex<Option<storage::Nonce>>,
     /// Whether programs of the operator's own make the backups.
     own_backups: bool,
+    /// Who asks `/ready`.
+    asks: Arc<Asks>,
     /// The host's file system; another one in tests only.
     root: PathBuf,
 }
@@ -40,14 +45,22 @@ pub struct Gatherer {
 impl Gatherer {
     /// Gathers for this node; `own_backups` says whether programs of the operator's own make its backups. Reads and writes
     /// nothing yet.
-    pub fn new(context: NodeContext, own_backups: bool) -> Self {
-        Self { own_backups, ..Self::with_root(context, "/".into()) }
+    pub fn new(context: NodeContext, own_backups: bool, asks: Arc<Asks>) -> Self {
+        Self { own_backups, asks, ..Self::with_root(context, "/".into()) }
     }
 
     /// The same with another root for what is looked up of the host: units, accounts, homes.
     pub fn with_root(context: NodeContext, root: PathBuf) -> Self {
         let (disk, storage) = (DiskReader::new(DISK_DEADLINE), DiskReader::new(DISK_DEADLINE));
-        Self { context, disk, storage, nonce: Mutex::default(), own_backups: false, root }
+        Self {
+            context,
+            disk,
+            storage,
+            nonce: Mutex::default(),
+            own_backups: false,
+            asks: Arc::default(),
+            root,
+        }
     }
 
     /// Gathers everything. Takes some seconds at most, whatever hangs.
@@ -60,6 +73,7 @@ impl Gatherer {
             upgrading: seen.upgrading,
             sessions: seen.sessions,
             own_backups: self.own_backups,
+            asked: self.asks.last().map(|ago| Millis(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))),
             ..NodeFacts::default()
         };
         if let (None, Some(why)) = (&facts.database, seen.database_error) {

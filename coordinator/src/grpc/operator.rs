@@ -6,8 +6,9 @@ use futures::{StreamExt as _, stream::BoxStream};
 use soloist_core::{
     Command, Rejection, Reply,
     assignment::AppState,
-    ids::{FleetId, OperationId, Token},
+    ids::{FleetId, NodeId, OperationId, Token},
     preview::preview,
+    time::Millis,
     view::operation_view,
 };
 use soloist_proto::{
@@ -332,6 +333,20 @@ impl OperatorService for Operators {
             Reply::Policy { version } => Ok(Response::new(v1::SetPolicyReply { version })),
             other => Err(unexpected(&other)),
         }
+    }
+
+    async fn freeze(&self, request: Request<v1::FreezeRequest>) -> Answer<v1::FreezeReply> {
+        let v1::FreezeRequest { fleet: id, length_ms, by, reason } = request.into_inner();
+        let length = length_ms.map(Millis);
+        let _ = self.shared.decide(Command::Freeze { fleet: fleet(id)?, length, by, reason }).await?;
+        Ok(Response::new(v1::FreezeReply {}))
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Answer<v1::DrainReply> {
+        let v1::DrainRequest { fleet: id, node, drained, by, reason } = request.into_inner();
+        let node: NodeId = name("node", node)?;
+        let _ = self.shared.decide(Command::Drain { fleet: fleet(id)?, node, drained, by, reason }).await?;
+        Ok(Response::new(v1::DrainReply {}))
     }
 
     async fn preflight(&self, request: Request<v1::PreflightRequest>) -> Answer<v1::PreflightReply> {

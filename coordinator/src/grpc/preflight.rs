@@ -10,7 +10,7 @@ use soloist_core::{
     State,
     ids::{FleetId, NodeId, OperationId},
     operation::Request,
-    preflight::{Nodes, Told, blocking, checks, compare, concerns},
+    preflight::{Finding, Nodes, Told, blocking, concerns, examine, examined},
 };
 use soloist_proto::{
     errors::{NO_LEADER, PREFLIGHT, Problem},
@@ -54,12 +54,14 @@ pub(crate) async fn gate(
         let reading = shared.read(Some(fleet), Extras { facts: true, ..Extras::NONE }).await;
         let state = shared.project(fleet, &reading)?;
         let nodes = told(&state, fleet, &reading);
-        if !nodes.values().any(Option::is_none) && blocking(&compare(&nodes), request).is_none() {
+        if !nodes.values().any(Option::is_none)
+            && blocking(&findings(&state, fleet, &nodes), request).is_none()
+        {
             return Ok(());
         }
     }
     let (state, reading) = ask(shared, fleet).await?;
-    match blocking(&compare(&told(&state, fleet, &reading)), request) {
+    match blocking(&findings(&state, fleet, &told(&state, fleet, &reading)), request) {
         None => Ok(()),
         Some(finding) => {
             let text = format!("preflight found a problem ({}): {}", finding.check, finding.text);
@@ -111,11 +113,16 @@ fn told(state: &State, fleet: &FleetId, reading: &Reading) -> Nodes {
     names.map(|node| (node.clone(), told(node))).collect()
 }
 
+fn findings(state: &State, fleet: &FleetId, nodes: &Nodes) -> Vec<Finding> {
+    state.fleets.get(fleet).map(|found| examine(found, nodes)).unwrap_or_default()
+}
+
 fn reply(state: &State, fleet: &FleetId, reading: Reading) -> v1::PreflightReply {
     let nodes = told(state, fleet, &reading);
+    let checks = state.fleets.get(fleet).map(|found| examined(found, &nodes)).unwrap_or_default();
     v1::PreflightReply {
-        findings: compare(&nodes).into_iter().map(Into::into).collect(),
-        checks: checks(&nodes).into_iter().map(str::to_owned).collect(),
+        findings: findings(state, fleet, &nodes).into_iter().map(Into::into).collect(),
+        checks: checks.into_iter().map(str::to_owned).collect(),
         nodes: nodes
             .keys()
             .map(|node| v1::NodePreflight { node: node.to_string(), told: reading.facts(node).cloned() })

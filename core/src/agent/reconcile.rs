@@ -226,7 +226,7 @@ pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
             .filter(|_| assignment.is_some_and(|assignment| assignment.spec.quiet)),
         cut: ledger.cut.clone(),
         servers: BTreeMap::new(),
-        unsteered: None,
+        unsteered: seen.let_in.clone(),
         stale: if seen.serving() { seen.stale.clone() } else { Vec::new() },
     }
 }

@@ -73,6 +73,8 @@ pub struct Seen {
     pub proved: Option<Proof>,
     /// Why the wanted proof could not be brought at the last try.
     pub unproved: Option<String>,
+    /// Why users are let in by hand, for people, while they are.
+    pub let_in: Option<String>,
     /// In what the loaded plugins differ from those that should be, for people.
     pub stale: Vec<String>,
     /// Whether whoever asks `/ready` was told that nobody is to be sent here, and what was under way has had time to end.

@@ -6,6 +6,7 @@ mod holder;
 mod node;
 mod operation;
 mod policy;
+pub(crate) mod sign;
 mod timer;
 
 use crate::advance::{Now, advance};
@@ -156,6 +157,14 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> Outcome {
         Command::SetPolicy { fleet, policy, seen, by, reason, changes } => {
             in_fleet(state, fleet, now, |id, found, journal| {
                 policy::set(id, found, policy, *seen, (by, reason, changes), journal)
+            })
+        }
+        Command::Freeze { fleet, length, by, reason } => in_fleet(state, fleet, now, |_, found, journal| {
+            sign::freeze(found, *length, (by, reason), now, journal)
+        }),
+        Command::Drain { fleet, node, drained, by, reason } => {
+            in_fleet(state, fleet, now, |id, found, journal| {
+                sign::drain(id, found, node, *drained, (by, reason), journal)
             })
         }
         Command::Timer { fleet, timer } => {

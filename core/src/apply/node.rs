@@ -64,6 +64,7 @@ pub(super) fn register(
             observed: None,
             admitted: false,
             stale_wall_ms: None,
+            drained: false,
             returned: true,
             heard: now.time,
         };

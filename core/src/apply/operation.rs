@@ -3,6 +3,7 @@
 use crate::advance::{Now, begin, settled};
 use crate::apply::Reply;
 use crate::apply::acceptable::acceptable;
+use crate::apply::sign::thawed;
 use crate::assign::task_key;
 use crate::assignment::{AppState, Needs, TaskPhase};
 use crate::command::Submission;
@@ -42,6 +43,7 @@ pub(super) fn submit(
         });
     }
     acceptable(id, fleet, request)?;
+    thawed(id, fleet, request, now.time)?;
     journal.operation(name, EventKind::Submitted(format!("{request} by {}", clip(&submission.by))));
     fleet.operations.push(new(fleet, name, request, submission, now));
     fleet.queue.push_back(name.clone());

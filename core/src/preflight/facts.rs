@@ -42,6 +42,8 @@ pub struct NodeFacts {
     pub sub_apps: Option<u64>,
     /// What else would start this app on this host, in words.
     pub supervisors: Vec<String>,
+    /// How long ago somebody last asked the agent's `/ready`; `None` if nobody ever has.
+    pub asked: Option<Millis>,
     /// Sessions in the database that belong to no node.
     pub sessions: Vec<DbSession>,
     /// What could not be found out and why, by [check](super::check).

@@ -12,6 +12,7 @@ mod facts;
 mod own;
 mod settings;
 mod storage;
+mod traffic;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::NodeId;
 use crate::operation::Request;
+use crate::policy::Traffic;
+use crate::state::Fleet;
 use crate::time::Millis;
 
 pub use facts::{NodeFacts, Place, Release, Space, StorageFacts, Told};
@@ -57,8 +60,10 @@ pub mod check {
     pub const SUPERVISOR: &str = "supervisor";
     /// Database sessions that belong to no node.
     pub const SESSIONS: &str = "sessions";
+    /// That users really are kept away from a node in the declared way.
+    pub const TRAFFIC: &str = "traffic";
     /// All of them.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 15] = [
         CONTACT,
         CODE,
         SETTINGS,
@@ -73,6 +78,7 @@ pub mod check {
         SUB_APPS,
         SUPERVISOR,
         SESSIONS,
+        TRAFFIC,
     ];
 }
 
@@ -121,9 +127,23 @@ fn known(nodes: &Nodes) -> Known<'_> {
     nodes.iter().filter_map(|(node, told)| Some((node, told.as_ref()?))).collect()
 }
 
+/// Looks at a fleet and compares its nodes: problems first, then warnings, each in the order of the checks.
+pub fn examine(fleet: &Fleet, nodes: &Nodes) -> Vec<Finding> {
+    let mut findings = compare(nodes);
+    findings.extend(traffic::declared(fleet, nodes));
+    findings.sort_by_key(|finding| finding.severity);
+    findings
+}
+
+/// The checks that could be made, in order: what "all agree" speaks of.
+pub fn examined(fleet: &Fleet, nodes: &Nodes) -> Vec<&'static str> {
+    let declared = (fleet.policy.traffic != Traffic::Direct).then_some(check::TRAFFIC);
+    checks(nodes).into_iter().chain(declared).collect()
+}
+
 /// Compares the nodes of a fleet: problems first, then warnings, each in the order of the checks. What an app of its kind
 /// cannot tell is not compared.
-pub fn compare(nodes: &Nodes) -> Vec<Finding> {
+fn compare(nodes: &Nodes) -> Vec<Finding> {
     let known = known(nodes);
     let mut findings = contact(nodes);
     findings.extend(alike::code(&known));
@@ -144,8 +164,8 @@ pub fn compare(nodes: &Nodes) -> Vec<Finding> {
     findings
 }
 
-/// The checks that could be made with what the nodes have told, in order: what "all agree" speaks of.
-pub fn checks(nodes: &Nodes) -> Vec<&'static str> {
+/// The checks that could be made with what the nodes have told, in order.
+fn checks(nodes: &Nodes) -> Vec<&'static str> {
     let known = known(nodes);
     let any = |has: fn(&NodeFacts) -> bool| known.values().any(|told| has(&told.facts));
     let failed = |check: &str| known.values().any(|told| told.facts.failed.contains_key(check));
@@ -195,10 +215,11 @@ fn matters(check: &str, request: &Request) -> bool {
         check::UPGRADING,
         check::SUB_APPS,
         check::SUPERVISOR,
+        check::TRAFFIC,
     ];
     match request {
         Request::Start { install: true, .. } => {
-            alike.contains(&check) && ![check::UPGRADING, check::SUB_APPS].contains(&check)
+            alike.contains(&check) && ![check::UPGRADING, check::SUB_APPS, check::TRAFFIC].contains(&check)
         }
         Request::Packages { .. } => alike.contains(&check) || check == check::SPACE,
         Request::Plugin { .. } | Request::Hold { .. } => alike.contains(&check),

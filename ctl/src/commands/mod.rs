@@ -5,6 +5,7 @@ pub mod confirm;
 pub mod demo;
 pub mod events;
 pub mod fleet;
+pub mod freeze;
 pub mod heal;
 pub mod lock;
 pub mod node;

@@ -1,16 +1,28 @@
 //! `soloist node`.
 
+use std::time::Duration;
+
 use clap::Subcommand;
-use soloist_core::ids::NodeId;
+use soloist_core::{
+    ids::{FleetId, NodeId},
+    traffic::ServerSeen,
+    view::FleetView,
+};
+use soloist_proto::v1;
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    commands::Context,
-    error::Result,
+    cli::duration,
+    commands::{Context, me},
+    error::{CtlError, Kind, Result},
     names,
     render::{status, table},
 };
 
-/// Look at nodes
+/// How often it is looked whether a node is drained.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Look at nodes, or keep users away from one
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -26,6 +38,22 @@ enum Command {
         /// Its name
         node: NodeId,
     },
+    /// Keep users away from a node that goes on running, until it is undrained
+    Drain(DrainArgs),
+    /// Give a node to users again
+    Undrain(DrainArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct DrainArgs {
+    /// Its name
+    node: NodeId,
+    /// Why; kept with the event
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// How long to wait until every load balancer has done it
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
+    timeout: Duration,
 }
 
 /// Looks at nodes.
@@ -34,6 +62,8 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let (view, fresh) = context.status(&fleet).await?;
     let stale = status::stale(&fresh);
     match args.command {
+        Command::Drain(args) => drain(context, &fleet, args, true).await,
+        Command::Undrain(args) => drain(context, &fleet, args, false).await,
         Command::List => context.ui.data(&view.nodes, || format!("{stale}{}", table::nodes(&view.nodes))),
         Command::Show { node } => match view.nodes.iter().find(|found| found.node == node) {
             Some(found) => context.ui.data(found, || format!("{stale}{}", table::node(found))),
@@ -43,4 +73,46 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
             }
         },
     }
+}
+
+async fn drain(context: &Context, fleet: &FleetId, args: DrainArgs, drained: bool) -> Result<()> {
+    let DrainArgs { node, reason, timeout } = args;
+    let (fleet_name, name) = (fleet.to_string(), node.to_string());
+    let request = v1::DrainRequest { fleet: fleet_name, node: name, drained, by: me(), reason };
+    let done = context.client.call(|mut stub| {
+        let request = request.clone();
+        async move { stub.drain(request).await }
+    });
+    let _ = done.await?;
+    let deadline = Instant::now() + timeout;
+    loop {
+        let (view, _) = context.status(fleet).await?;
+        let left = left(&view, &node, drained);
+        if left.is_empty() {
+            let word = if drained { "drained" } else { "given to users again" };
+            let value = serde_json::json!({ "node": node, "drained": drained });
+            return context.ui.data(&value, || format!("{node} is {word}\n"));
+        }
+        if Instant::now() >= deadline {
+            let text =
+                format!("not done within {}: {}", humantime::format_duration(timeout), left.join(", "));
+            return Err(CtlError::new(Kind::Failed, text).hint("it goes on by itself; see soloist status"));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Who has not done it yet.
+fn left(view: &FleetView, node: &NodeId, drained: bool) -> Vec<String> {
+    let waits = view.nodes.iter().filter(|found| found.node == *node && !found.acknowledged);
+    let waits = waits.map(|found| format!("the agent of {}", found.node));
+    // A node that does not serve is given to nobody, whatever is wanted.
+    let serves = view.nodes.iter().any(|found| found.node == *node && found.app == "serving");
+    let balancers = view.balancers.iter().filter(|balancer| {
+        !matches!(
+            (balancer.servers.get(node), drained),
+            (Some(ServerSeen::Out { .. }), true) | (Some(ServerSeen::In), false)
+        ) && (drained || serves)
+    });
+    waits.chain(balancers.map(|balancer| balancer.node.to_string())).collect()
 }

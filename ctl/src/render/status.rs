@@ -31,6 +31,10 @@ pub fn fleet(view: &FleetView, fresh: &Fresh) -> String {
         ("lock", lock(&view.lock, request)),
         ("answer", answer(fresh)),
     ]));
+    if let Some(freeze) = &view.freeze {
+        let until = clock::local(freeze.until_wall_ms);
+        text.push_str(&facts(&[("frozen", format!("until {until} by {}: {}", freeze.by, freeze.reason))]));
+    }
     text.push('\n');
     if view.nodes.is_empty() {
         text.push_str("no nodes\n");

@@ -64,6 +64,7 @@ fn remarks(node: &NodeView) -> String {
     if !node.detail.is_empty() {
         remarks.push(node.detail.clone());
     }
+    remarks.extend(node.drained.then(|| "DRAINED by a person".to_owned()));
     remarks.extend(stale(node));
     if node.proven_stopped {
         remarks.push("proven stopped".to_owned());
@@ -98,6 +99,7 @@ pub fn node(node: &NodeView) -> String {
         ("code", node.code.clone().unwrap_or_else(|| "unknown".to_owned())),
     ];
     lines.extend(node.foreign.iter().map(|found| ("foreign", found.clone())));
+    lines.extend(node.drained.then(|| ("users", "kept away by a person: soloist node undrain".to_owned())));
     lines.extend(stale(node).map(|stale| ("plugins", stale)));
     facts(&lines)
 }

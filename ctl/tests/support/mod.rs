@@ -68,6 +68,7 @@ pub(crate) struct Script {
     pub(crate) policy: (v1::Policy, u64),
     /// Changes of the policy.
     pub(crate) set: Vec<v1::SetPolicyRequest>,
+    pub(crate) frozen: Vec<v1::FreezeRequest>,
 }
 
 impl Default for Script {
@@ -89,6 +90,7 @@ impl Default for Script {
             decided: Vec::new(),
             policy: (Policy::default().into(), 4),
             set: Vec::new(),
+            frozen: Vec::new(),
         }
     }
 }
@@ -347,6 +349,15 @@ impl OperatorService for Service {
         script.policy = (request.policy.clone().unwrap(), version);
         script.set.push(request);
         Ok(Response::new(v1::SetPolicyReply { version }))
+    }
+
+    async fn freeze(&self, request: Request<v1::FreezeRequest>) -> Answer<v1::FreezeReply> {
+        self.script.lock().unwrap().frozen.push(request.into_inner());
+        Ok(Response::new(v1::FreezeReply {}))
+    }
+
+    async fn drain(&self, _: Request<v1::DrainRequest>) -> Answer<v1::DrainReply> {
+        Ok(Response::new(v1::DrainReply {}))
     }
 
     async fn force_release(&self, _: Request<v1::ForceReleaseRequest>) -> Answer<v1::ForceReleaseReply> {

@@ -44,6 +44,7 @@ fn kind(kind: &EventKind) -> &'static str {
         EventKind::Policy(_) => "policy",
         EventKind::Backup(_) => "backup",
         EventKind::Traffic(_) => "traffic",
+        EventKind::Freeze(_) => "freeze",
         EventKind::Stale(_) => "stale",
         EventKind::CutOff(_) => "cut_off",
     }

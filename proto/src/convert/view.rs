@@ -6,7 +6,7 @@ use soloist_core::{
     condition::Wait,
     ids::{MachineId, Token, Version},
     preview::PlannedStep,
-    state::{DatabaseRecord, Desired},
+    state::{DatabaseRecord, Desired, Freeze},
     time::{Millis, Time},
     view::{FleetView, LockView, NodeView, OperationView, OutageView, StepView},
 };
@@ -61,6 +61,7 @@ impl From<FleetView> for v1::FleetView {
             queue: view.queue.into_iter().map(Into::into).collect(),
             policy_version: view.policy_version,
             balancers: view.balancers.into_iter().map(Into::into).collect(),
+            freeze: view.freeze.map(Into::into),
         }
     }
 }
@@ -80,7 +81,23 @@ impl TryFrom<v1::FleetView> for FleetView {
             queue: each("queue", view.queue)?,
             policy_version: view.policy_version,
             balancers: each("balancers", view.balancers)?,
+            freeze: maybe("freeze", view.freeze)?,
         })
+    }
+}
+
+impl From<Freeze> for v1::Freeze {
+    fn from(freeze: Freeze) -> Self {
+        let Freeze { by, reason, until, until_wall_ms } = freeze;
+        Self { by, reason, until_ms: until.0, until_wall_ms }
+    }
+}
+
+impl TryFrom<v1::Freeze> for Freeze {
+    type Error = FieldError;
+    fn try_from(freeze: v1::Freeze) -> Result<Self, FieldError> {
+        let v1::Freeze { by, reason, until_ms, until_wall_ms } = freeze;
+        Ok(Self { by, reason, until: Time(until_ms), until_wall_ms })
     }
 }
 
@@ -128,6 +145,7 @@ impl From<NodeView> for v1::NodeView {
             lost: node.lost,
             code: node.code,
             foreign: node.foreign,
+            drained: node.drained,
             stale: node.stale,
             stale_wall_ms: node.stale_wall_ms,
         }
@@ -150,6 +168,7 @@ impl TryFrom<v1::NodeView> for NodeView {
             lost: node.lost,
             code: node.code,
             foreign: node.foreign,
+            drained: node.drained,
             stale: node.stale,
             stale_wall_ms: node.stale_wall_ms,
         })

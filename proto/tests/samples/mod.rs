@@ -19,7 +19,7 @@ use soloist_core::{
     policy::{Heal, Policy, Traffic, Uploads},
     preflight::{Finding, NodeFacts, Place, Release, Severity, Space, StorageFacts},
     preview::PlannedStep,
-    state::{DatabaseRecord, Desired},
+    state::{DatabaseRecord, Desired, Freeze},
     time::{Millis, Time},
     traffic::{ServerSeen, TrafficSpec},
     view::{BalancerView, FleetView, LockView, NodeView, OperationView, OutageView, StepView},
@@ -174,6 +174,7 @@ pub(crate) fn node_facts() -> NodeFacts {
     let release = |product: &str| Release { product: product.into(), major: 15, text: "15.18".into() };
     let space = |place| Space { place, path: "/srv".into(), free: u64::MAX };
     NodeFacts {
+        asked: Some(Millis(21)),
         code: Some(Version("2.2.15".into())),
         settings: Some(BTreeMap::from([("TZ".to_owned(), "0123456789ab".to_owned())])),
         node: Some(release("node")),
@@ -353,9 +354,11 @@ pub(crate) fn fleet_view() -> FleetView {
             lost: true,
             code: Some("2.2.15".into()),
             foreign: vec!["pid 7".into()],
+            drained: true,
             stale: vec!["@nocobase/plugin-map is not loaded".into()],
             stale_wall_ms: Some(13),
         }],
+        freeze: Some(Freeze { by: "kim".into(), reason: "fair".into(), until: Time(7), until_wall_ms: 8 }),
         balancers: vec![BalancerView {
             node: node("lb"),
             address: "127.0.0.1:7412".into(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::proxy::Group;
-use super::{Cli, Daemon, bin, free_ports, get, haproxy, nginx, until};
+use super::{Cli, Daemon, Fleet, bin, free_ports, get, haproxy, nginx, until};
 
 /// The name of its agent in the fleet. One for all: another load balancer on the same host takes the place of the first.
 pub const NAME: &str = "edge";
@@ -106,6 +106,33 @@ impl Balancer {
         let what = format!("an answer of {kind}");
         until(&what, Duration::from_secs(20), || proxy.daemon.log(), || get(place.port, "/"));
         Self { kind, port: place.port, place, agent: Some(agent), proxy }
+    }
+
+    /// The same in front of a fleet. Returns when the fleet knows it.
+    ///
+    /// # Panics
+    /// When they do not come up.
+    #[must_use]
+    pub fn before(kind: Kind, fleet: &Fleet) -> Self {
+        let nodes = fleet.apps.iter().copied().zip(fleet.agent_http.iter().copied()).collect();
+        let coordinators = fleet.grpc.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let behind = Behind { fleet: fleet.name.clone(), coordinators, nodes };
+        let balancer = Self::start(kind, &fleet.folder.join(kind.to_string()), &behind);
+        let known = |status: &Value| status["balancers"][0]["acknowledged"] == true;
+        fleet.until("the enrolment of the balancer", 30, known);
+        balancer
+    }
+
+    /// The file with which somebody on its host lets users in, and the program that makes it.
+    ///
+    /// # Panics
+    /// When the agent's program does not end well.
+    pub fn break_glass(&self, what: &str) {
+        let mut command = std::process::Command::new(bin("soloist-agent"));
+        command.arg("--config").arg(self.place.file("agent.toml"));
+        command.args(["break-glass", "traffic", what, "--reason", "no quorum"]);
+        let output = command.output().expect("the agent's program can be run");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Starts its agent.

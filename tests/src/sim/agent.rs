@@ -266,6 +266,7 @@ impl Host {
             proved: self.proved.clone(),
             unproved: None,
             stale: if self.stale { vec!["what is loaded differs".into()] } else { Vec::new() },
+            let_in: None,
             away: self.held_since.is_some_and(|since| now >= since + REQUEST),
             under_way: self.asked.as_ref().and_then(|(_, found)| found.clone()),
             may_restart: now >= self.restart_at,

@@ -4,10 +4,12 @@
 //! what cargo's own harness would. `cargo test -p soloist-tests --test nocobase -- k l` runs those whose names begin with k or
 //! l, after what they need.
 
+mod api;
 mod backups;
 mod mariadb;
 mod packages;
 mod preflight;
+mod quiet;
 mod releases;
 mod scenarios;
 mod server;
@@ -26,7 +28,7 @@ use world::World;
 
 type Scenario = (&'static str, fn(&mut World));
 
-const ON_POSTGRES: [Scenario; 24] = [
+const ON_POSTGRES: [Scenario; 25] = [
     ("a_first_start_installs_once_then_starts_the_others", scenarios::first_start),
     ("c_plugin_change_under_load_with_the_leader_killed", scenarios::plugin_under_load),
     ("d_external_holders_solo_and_all_stopped", scenarios::holders),
@@ -45,6 +47,7 @@ const ON_POSTGRES: [Scenario; 24] = [
     ("u_users_behind_haproxy_get_the_app_or_the_page", traffic::haproxy),
     ("u_users_behind_nginx_get_the_app_or_the_page", traffic::nginx),
     ("v_plugin_packages_come_and_go", packages::come_and_go),
+    ("x_a_long_workflow_is_awaited_or_named", quiet::workflows),
     ("w_stale_nodes_are_named_and_healed", packages::healed),
     ("p_power_cut_in_the_middle_of_an_upgrade", upgrade_faults::power_cut),
     ("q_writes_at_stake_wait_for_a_person", upgrade_faults::writes_at_stake),

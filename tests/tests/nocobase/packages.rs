@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use soloist_tests::harness::balancer::Kind as Proxy;
 use soloist_tests::harness::get;
 use soloist_tests::harness::users::Users;
 
+use crate::api::Person;
 use crate::traffic::{INFO, in_front};
 use crate::world::{NODES, World, wait};
 
@@ -123,32 +124,14 @@ pub(crate) fn come_and_go(world: &mut World) {
     world.policy("");
 }
 
-/// Somebody signs in at one node, and clicks.
-fn click(port: u16, verb: &str) {
-    let ask = |args: &[&str]| {
-        let output =
-            Command::new("curl").args(["-sS", "--fail-with-body", "--max-time", "60"]).args(args).output();
-        let output = output.expect("curl can be run");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default()
-    };
-    let base = format!("http://127.0.0.1:{port}/api");
-    let who = "{\"account\":\"admin@nocobase.com\",\"password\":\"admin123\"}";
-    let sign_in = format!("{base}/auth:signIn");
-    let signed =
-        ask(&["-H", "Content-Type: application/json", "-H", "X-Authenticator: basic", "-d", who, &sign_in]);
-    let bearer = format!("Authorization: Bearer {}", signed["data"]["token"].as_str().expect("a token"));
-    let change = format!("{base}/pm:{verb}?filterByTk=%40nocobase%2Fplugin-map&awaitResponse=true");
-    let _ = ask(&["-X", "POST", "-H", &bearer, &change]);
-}
-
 /// Somebody enables a plugin in the app's own interface: the other nodes are named, and healed without a user noticing.
 #[expect(clippy::print_stdout, reason = "what users got is worth seeing")]
 pub(crate) fn healed(world: &mut World) {
     let haproxy = in_front(world, Proxy::Haproxy);
     let enabled = (0..NODES).all(|at| world.map_is_loaded(at));
     let verb = if enabled { "disable" } else { "enable" };
-    click(world.app_port(0), verb);
+    let change = format!("pm:{verb}?filterByTk=%40nocobase%2Fplugin-map&awaitResponse=true");
+    let _ = Person::at(world.app_port(0)).post(&change, &json!({}));
     let stale = |status: &Value| {
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
         nodes.iter().filter(|node| node["stale"].as_array().is_some_and(|stale| !stale.is_empty())).count()

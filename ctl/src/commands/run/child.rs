@@ -242,10 +242,11 @@ mod tests {
     async fn signals_reach_the_whole_group() {
         let ready = tempfile::NamedTempFile::new().unwrap();
         let at = ready.path().display();
-        let script = format!("trap 'exit 42' INT; sleep 60 & echo ready > {at}; while :; do wait; done");
+        // Not SIGINT: whoever runs this in the background may have it ignored, and a shell cannot change that.
+        let script = format!("trap 'exit 42' TERM; sleep 60 & echo ready > {at}; wait; wait; wait");
         let mut child = sh(&script, &tag("signal")).spawn().unwrap();
         written(ready.path()).await;
-        child.forward(2);
+        child.forward(15);
         let status = tokio::time::timeout(GRACE, child.wait()).await.unwrap().unwrap();
         assert_eq!(code(status), 42);
         assert!(child.stop(Duration::from_millis(500)).await);

@@ -65,6 +65,9 @@ impl World {
         if self.faults && self.chance.permille(150) {
             self.click();
         }
+        if self.faults && self.chance.permille(80) {
+            self.sign()?;
+        }
         if self.faults { self.meddle() } else { self.mend() }
     }
 
@@ -229,6 +232,19 @@ impl World {
         self.policy.heal == Heal::Automatic && !self.fleet_now().is_some_and(tried)
     }
 
+    /// Somebody puts a sign up, or takes it down: no new operations for a while, no users for a node.
+    fn sign(&mut self) -> Result<(), String> {
+        let (fleet, by, reason) = (self.fleet.clone(), "operator".to_owned(), "a sign".to_owned());
+        let command = if self.chance.permille(300) {
+            let length = self.chance.permille(700).then(|| Millis(self.chance.between(500, 6_000)));
+            Command::Freeze { fleet, length, by, reason }
+        } else {
+            let node = self.hosts[self.chance.index(self.hosts.len())].name.clone();
+            Command::Drain { fleet, node, drained: self.chance.permille(600), by, reason }
+        };
+        self.propose(command).map(|_| ())
+    }
+
     /// Users write wherever an app takes what they send.
     fn users(&mut self) {
         for at in 0..self.hosts.len() {
@@ -252,6 +268,12 @@ impl World {
     /// What people do to bring a fleet back once nothing new goes wrong.
     pub(super) fn mend(&mut self) -> Result<(), String> {
         self.person_next = self.now + 3_000;
+        let Some(fleet) = self.fleet_now() else { return Ok(()) };
+        let drained = fleet.nodes.iter().find(|(_, node)| node.drained).map(|(name, _)| name.clone());
+        if let Some(node) = drained {
+            let (fleet, by, reason) = (self.fleet.clone(), "operator".to_owned(), String::new());
+            self.propose(Command::Drain { fleet, node, drained: false, by, reason })?;
+        }
         let Some(fleet) = self.fleet_now() else { return Ok(()) };
         let Some(operation) = fleet.current() else {
             if !fleet.queue.is_empty() {
