@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use soloist_agent::preflight::Gatherer;
 use soloist_agent::profile::{GenericConfig, NocoBaseConfig, NodeContext, Profile, ProfileConfig};
 use soloist_core::ids::{FleetId, NodeId, Version};
-use soloist_core::preflight::{Nodes, Place, Severity, Told, check, checks, compare};
+use soloist_core::preflight::{Nodes, Place, Severity, Told, check, examine, examined};
+use soloist_core::state::Fleet;
 use soloist_core::time::Millis;
 use soloist_proto::v1;
 
@@ -140,7 +142,7 @@ async fn two_nodes_are_compared() {
         .into_iter()
         .map(|(name, facts)| (NodeId::new(name).unwrap(), told(facts)))
         .collect();
-    let findings = compare(&nodes);
+    let findings = examine(&Fleet::default(), &nodes);
     let found = |word: &str| -> Vec<&str> {
         findings.iter().filter(|found| found.check == word).map(|found| found.text.as_str()).collect()
     };
@@ -181,7 +183,8 @@ async fn what_cannot_be_found_out_is_said() {
     let facts = gatherer.gather(&profile).await;
     assert!(facts.failed[check::STORAGE].contains("storage"), "{:?}", facts.failed);
     let nodes: Nodes = [(NodeId::new("n2").unwrap(), told(facts))].into();
-    let storage = compare(&nodes).into_iter().find(|found| found.check == check::STORAGE).unwrap();
+    let storage =
+        examine(&Fleet::default(), &nodes).into_iter().find(|found| found.check == check::STORAGE).unwrap();
     assert_eq!(storage.severity, Severity::Problem);
 }
 
@@ -192,9 +195,12 @@ async fn a_generic_app_has_fewer_facts() {
     let text = format!("command = [\"app\"]\ncwd = {:?}\n", stage.temp.path());
     let config: GenericConfig = toml::from_str(&text).unwrap();
     let profile = Profile::new(ProfileConfig::Generic(config), stage.context("n1")).unwrap();
-    let facts = Gatherer::new(stage.context("n1"), false).gather(&profile).await;
+    let facts = Gatherer::new(stage.context("n1"), false, Arc::default()).gather(&profile).await;
     assert_eq!(facts.failed, BTreeMap::new());
     assert_eq!((facts.spaces.len(), facts.searched, &facts.settings), (2, false, &None));
     let nodes: Nodes = [(NodeId::new("n1").unwrap(), told(facts))].into();
-    assert_eq!(checks(&nodes), [check::CONTACT, check::SPACE, check::CLOCK, check::UPGRADING]);
+    assert_eq!(
+        examined(&Fleet::default(), &nodes),
+        [check::CONTACT, check::SPACE, check::CLOCK, check::UPGRADING]
+    );
 }

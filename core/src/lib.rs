@@ -23,6 +23,7 @@ pub mod invariants;
 mod journal;
 pub mod notice;
 pub mod operation;
+mod order;
 mod outage;
 pub mod packages;
 pub mod plan;

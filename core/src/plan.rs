@@ -5,32 +5,13 @@ use std::collections::BTreeMap;
 use crate::assignment::{AppState, Needs};
 use crate::ids::NodeId;
 use crate::operation::{Bring, Course, HoldMode, Operation, PluginChange, Request, Step, TaskCall};
+use crate::order::{best, choose_solo, ordered};
 use crate::packages;
 use crate::quiet;
 use crate::rule::Rule;
-use crate::state::{Desired, Fleet, Node};
+use crate::state::{Desired, Fleet};
 use crate::traffic;
 use crate::upgrade;
-
-/// The node that runs alone, or starts first: the one that was asked for, else the caller's own host, else the last
-/// one that served as such, else one that serves, else the first by name.
-pub fn choose_solo(fleet: &Fleet, asked: Option<&NodeId>, host: Option<&NodeId>) -> Option<NodeId> {
-    let serving = |node: &NodeId| {
-        fleet
-            .nodes
-            .get(node)
-            .is_some_and(|node| matches!(&node.observed, Some(seen) if seen.app == AppState::Serving))
-    };
-    let known = |node: &&NodeId| fleet.nodes.contains_key(*node);
-    if let Some(node) = asked.filter(known).or(host.filter(known)) {
-        return Some(node.clone());
-    }
-    let none_serves = !fleet.nodes.keys().any(serving);
-    if let Some(node) = fleet.last_solo.as_ref().filter(known).filter(|node| none_serves || serving(node)) {
-        return Some(node.clone());
-    }
-    fleet.nodes.keys().find(|node| serving(node)).or_else(|| fleet.nodes.keys().next()).cloned()
-}
 
 /// The steps of an operation that is about to take the lock, with its solo node; or why it cannot begin.
 pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeId>), String> {
@@ -40,7 +21,7 @@ pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<N
 
 /// The same without what keeps users away meanwhile, and what waits before a stop.
 fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeId>), String> {
-    let all: Vec<NodeId> = fleet.nodes.keys().cloned().collect();
+    let all = ordered(fleet);
     if all.is_empty() {
         return Err("the fleet has no node: start an agent on each node first".into());
     }
@@ -176,9 +157,9 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
 
 /// One running node after the other; the next one only when the last serves again, and is verified where there are checks.
 fn restart(fleet: &Fleet, asked: Option<&[NodeId]>) -> Result<Vec<Step>, String> {
-    let runs =
-        |(name, node): &(&NodeId, &Node)| node.admitted && asked.is_none_or(|asked| asked.contains(name));
-    let nodes: Vec<NodeId> = fleet.nodes.iter().filter(runs).map(|(name, _)| name.clone()).collect();
+    let admitted = |name: &NodeId| fleet.nodes.get(name).is_some_and(|node| node.admitted);
+    let mut nodes = ordered(fleet);
+    nodes.retain(|name| admitted(name) && asked.is_none_or(|asked| asked.contains(name)));
     if nodes.is_empty() {
         return Err("none of these nodes runs at this moment: start the fleet with soloist start".into());
     }
@@ -256,9 +237,10 @@ pub fn order_start(fleet: &Fleet, operation: &Operation) -> Vec<Step> {
             .any(|step| matches!(step, Step::Serving { nodes, .. } if nodes.contains(name)))
     };
     let runs = |name: &&NodeId| started(name) || fleet.nodes.get(*name).is_some_and(|node| node.admitted);
-    let there: Vec<NodeId> = fleet.nodes.keys().filter(|node| operation.takes_part(node)).cloned().collect();
+    let mut there = ordered(fleet);
+    there.retain(|node| operation.takes_part(node));
     let running: Vec<NodeId> = there.iter().filter(runs).cloned().collect();
-    let mut parked: Vec<NodeId> = there.iter().filter(|name| !runs(name)).cloned().collect();
+    let parked: Vec<NodeId> = there.iter().filter(|name| !runs(name)).cloned().collect();
     let mut steps = Vec::new();
     if !running.is_empty() {
         steps.push(Step::Serving { nodes: running, bring: Bring::Plain });
@@ -266,11 +248,7 @@ pub fn order_start(fleet: &Fleet, operation: &Operation) -> Vec<Step> {
         traffic::close_traffic(fleet, &mut steps);
         return steps;
     }
-    if let Some(at) = fleet.last_solo.as_ref().and_then(|solo| parked.iter().position(|node| node == solo)) {
-        let first = parked.remove(at);
-        parked.insert(0, first);
-    }
-    if let Some(first) = parked.first().cloned() {
+    if let Some(first) = best(fleet, &parked) {
         steps.push(Step::Serving { nodes: vec![first.clone()], bring });
         steps.extend(bring_others(&parked, &first, fleet.policy.max_parallel));
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::check::{CHECKS_MAX, Check};
+use crate::ids::NodeId;
 use crate::time::Millis;
 
 /// A fleet's timeouts. All lengths are in milliseconds of the state's time.
@@ -50,6 +51,8 @@ pub struct Policy {
     pub checks: Vec<Check>,
     /// How many nodes start at the same time once the first one serves.
     pub max_parallel: u32,
+    /// Nodes that run alone rather than others, and that are started and restarted before others, the best first.
+    pub order: Vec<NodeId>,
 }
 
 /// What a backup does with uploaded files.
@@ -144,6 +147,7 @@ impl Default for Policy {
             uploads: None,
             checks: Vec::new(),
             max_parallel: 1,
+            order: Vec::new(),
         }
     }
 }
@@ -175,6 +179,13 @@ impl Policy {
         }
         if self.max_parallel == 0 {
             return Some("max_parallel is 0: use 1 or more".into());
+        }
+        if self.order.len() > NODES_MAX {
+            return Some(format!("order names {} nodes, and {NODES_MAX} are the most", self.order.len()));
+        }
+        if let Some(twice) = self.order.iter().enumerate().find(|(at, node)| self.order[..*at].contains(node))
+        {
+            return Some(format!("order names {} twice", twice.1));
         }
         if self.keep_backups == 0 {
             return Some(

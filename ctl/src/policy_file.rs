@@ -7,6 +7,7 @@ use std::{fmt, path::Path};
 use serde::{Deserialize, Deserializer, de};
 use soloist_core::{
     check::{Check, Expected, What},
+    ids::NodeId,
     policy::{Heal, Policy, Traffic, Uploads},
     time::Millis,
 };
@@ -107,6 +108,7 @@ struct File {
     grace: Option<Length>,
     uploads: Option<Uploads>,
     max_parallel: u32,
+    order: Vec<NodeId>,
     checks: Vec<OneCheck>,
 }
 
@@ -133,6 +135,7 @@ impl Default for File {
             grace: policy.grace.map(Length),
             uploads: policy.uploads,
             max_parallel: policy.max_parallel,
+            order: policy.order,
             checks: policy.checks.into_iter().map(OneCheck).collect(),
         }
     }
@@ -161,6 +164,7 @@ impl From<File> for Policy {
             uploads: file.uploads,
             checks: file.checks.into_iter().map(|check| check.0).collect(),
             max_parallel: file.max_parallel,
+            order: file.order,
         }
     }
 }

@@ -22,6 +22,7 @@ enum Value {
     Length(Millis),
     Count(u32),
     Word(&'static str),
+    Names(Vec<String>),
     /// Nothing is said, with a value as an example.
     Unset(&'static str),
 }
@@ -53,6 +54,7 @@ fn lines(policy: &Policy) -> Vec<Line> {
         uploads,
         checks: _,
         max_parallel,
+        order,
     } = policy;
     let length = |length: &Millis| Value::Length(*length);
     let grace = grace.map_or(Value::Unset("\"60s\""), Value::Length);
@@ -93,6 +95,11 @@ fn lines(policy: &Policy) -> Vec<Line> {
         line("grace", grace, "between SIGTERM and SIGKILL; what a node says itself counts first"),
         line("uploads", uploads, "in backups: skip, presync or include; not set: each node's own"),
         line("max_parallel", Value::Count(*max_parallel), "nodes that start at once, after the first"),
+        line(
+            "order",
+            Value::Names(order.iter().map(ToString::to_string).collect()),
+            "nodes that run alone, start and restart before others",
+        ),
     ]
 }
 
@@ -121,6 +128,10 @@ fn unit(length: Millis) -> (u64, &'static str) {
     fits.map_or((length.0, "ms"), |(unit, name)| (length.0 / unit, name))
 }
 
+fn listed(names: &[String]) -> String {
+    names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")
+}
+
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
@@ -137,6 +148,7 @@ pub fn file(fleet: &FleetId, policy: &Policy, version: u64) -> String {
             Value::Length(length) => (format!("{} = \"{}\"", line.key, compact(length)), line.what),
             Value::Count(count) => (format!("{} = {count}", line.key), line.what),
             Value::Word(word) => (format!("{} = \"{word}\"", line.key), line.what),
+            Value::Names(names) => (format!("{} = [{}]", line.key, listed(&names)), line.what),
             Value::Unset(example) => (format!("# {} = {example}", line.key), line.what),
         })
         .collect();
@@ -180,6 +192,7 @@ pub fn value(policy: &Policy) -> serde_json::Value {
             Value::Length(length) => json!(length.0),
             Value::Count(count) => json!(count),
             Value::Word(word) => json!(word),
+            Value::Names(names) => json!(names),
             Value::Unset(_) => continue,
         };
         map.insert(line.key.to_owned(), value);
@@ -209,6 +222,8 @@ fn shown(value: &Value) -> String {
         Value::Length(length) => words(*length),
         Value::Count(count) => count.to_string(),
         Value::Word(word) => (*word).to_owned(),
+        Value::Names(names) if names.is_empty() => "none".to_owned(),
+        Value::Names(names) => names.join(", "),
         Value::Unset(_) => "not set".to_owned(),
     }
 }
@@ -266,6 +281,8 @@ pub fn changes(from: &Policy, to: &Policy) -> Vec<String> {
 mod tests {
     use std::path::Path;
 
+    use soloist_core::ids::NodeId;
+
     use super::*;
     use crate::policy_file::read;
 
@@ -279,6 +296,7 @@ mod tests {
             traffic: soloist_core::policy::Traffic::Balancer,
             grace: Some(Millis::from_secs(45)),
             uploads: Some(soloist_core::policy::Uploads::Include),
+            order: ["node-2", "node-1"].map(|name| NodeId::new(name).unwrap()).into(),
             checks: vec![
                 check(
                     "info",
@@ -311,6 +329,7 @@ mod tests {
             "lease = \"30500ms\"",
             "grace = \"45s\"",
             "keep_backups = 7",
+            "order = [\"node-2\", \"node-1\"]",
             "traffic = \"balancer\"",
             "command = \"smoke\"\ntimeout = \"1500ms\"\ntries = 4\n",
         ] {

@@ -7,7 +7,7 @@ use soloist_core::{
     time::Millis,
 };
 
-use super::{FieldError, each, maybe, unknown};
+use super::{FieldError, each, maybe, name, unknown};
 use crate::v1::{self, check::What as Kind};
 
 impl From<Expected> for v1::Expected {
@@ -162,6 +162,7 @@ impl From<Policy> for v1::Policy {
             drain_timeout_ms: policy.drain_timeout.0,
             heal: v1::policy::Heal::from(policy.heal).into(),
             quiet_timeout_ms: policy.quiet_timeout.0,
+            order: policy.order.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -191,6 +192,7 @@ impl TryFrom<v1::Policy> for Policy {
             max_parallel: policy.max_parallel,
             drain_timeout: Millis(policy.drain_timeout_ms),
             quiet_timeout: Millis(policy.quiet_timeout_ms),
+            order: policy.order.into_iter().map(|node| name("order", node)).collect::<Result<_, _>>()?,
         })
     }
 }
