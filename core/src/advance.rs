@@ -127,6 +127,7 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
         | Request::RemoveBackup { .. }
         | Request::Upgrade { .. }
         | Request::Packages { .. }
+        | Request::Migrate { .. }
         | Request::Prepare { .. }
         | Request::Verify
         | Request::Restart { .. }

@@ -93,7 +93,9 @@ fn of_nodes(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
             let target = match (&operation.request, run) {
                 (Request::Upgrade { to, .. }, Run::Migrate(_)) => Some(to.clone()),
                 // The code of the app itself stays as it is.
-                (Request::Packages { .. }, Run::Migrate(_)) => operation.from.clone(),
+                (Request::Packages { .. } | Request::Migrate { .. }, Run::Migrate(_)) => {
+                    operation.from.clone()
+                }
                 _ => None,
             };
             let hold = holds(operation, &name) || drained.contains(&name) || by_hand(&name);

@@ -52,12 +52,14 @@ pub(crate) fn turn(
         | Request::Heal
         | Request::AcceptDatabase => course,
         // Code and database go back together, and that cannot be undone in the middle.
-        Request::Upgrade { .. } | Request::Packages { .. } => match (operation.course, course) {
-            (Course::Forward, Course::Rollback) => Course::Rollback,
-            (Course::Forward, Course::Restore) if operation.exclusive() => Course::Rollback,
-            (Course::Forward, Course::Restore) if operation.granted.is_none() => Course::Restore,
-            _ => Course::Settle,
-        },
+        Request::Upgrade { .. } | Request::Packages { .. } | Request::Migrate { .. } => {
+            match (operation.course, course) {
+                (Course::Forward, Course::Rollback) => Course::Rollback,
+                (Course::Forward, Course::Restore) if operation.exclusive() => Course::Rollback,
+                (Course::Forward, Course::Restore) if operation.granted.is_none() => Course::Restore,
+                _ => Course::Settle,
+            }
+        }
     };
     let mut rest = ending(fleet, &operation, course, harm);
     if operation.step() != Some(&Step::InService) {

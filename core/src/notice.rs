@@ -76,7 +76,7 @@ fn sentence(request: &Request) -> &'static str {
         Request::Start { install: true, .. } => "The system is being set up",
         Request::Start { install: false, .. } => "The system is starting",
         Request::Stop => "The system is stopped for maintenance",
-        Request::Upgrade { .. } => "The system is being upgraded",
+        Request::Upgrade { .. } | Request::Migrate { .. } => "The system is being upgraded",
         Request::Packages { .. } => "The system is being extended",
         Request::Restore { .. } => "The system is being restored",
         Request::Backup { .. } => "The system is being backed up",

@@ -32,6 +32,7 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
             | Request::Backup { .. }
             | Request::Upgrade { .. }
             | Request::Packages { .. }
+            | Request::Migrate { .. }
             | Request::Verify
             | Request::Restart { .. }
             | Request::Heal
@@ -134,6 +135,10 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
         Request::Packages { changes, on } => {
             let solo = choose_solo(fleet, on.as_ref(), host).ok_or("the fleet has no node")?;
             Ok((packages::steps(fleet, operation, &all, &solo, changes), Some(solo)))
+        }
+        Request::Migrate { on } => {
+            let solo = choose_solo(fleet, on.as_ref(), host).ok_or("the fleet has no node")?;
+            Ok((upgrade::migrate(fleet, operation, &all, &solo), Some(solo)))
         }
         Request::Prepare { to } => Ok((upgrade::prepare(&all, to), None)),
         Request::Restart { nodes } => Ok((restart(fleet, nodes.as_deref())?, None)),

@@ -89,6 +89,26 @@ pub(crate) fn steps(
     steps
 }
 
+/// The plan that runs the migrations that are due, with the code as it is.
+pub(crate) fn migrate(fleet: &Fleet, operation: &Operation, all: &[NodeId], solo: &NodeId) -> Vec<Step> {
+    let (policy, from) = (&fleet.policy, operation.from.as_ref());
+    let others: Vec<NodeId> = all.iter().filter(|node| *node != solo).cloned().collect();
+    let one = vec![solo.clone()];
+    let backup = backup(policy, operation);
+    let mut steps = vec![
+        Step::Reachable { nodes: all.to_vec(), absent_ok: false },
+        Step::Checked { nodes: one.clone(), task: backup.clone() },
+        Step::Stopped { nodes: all.to_vec() },
+        Step::Granted,
+        Step::Task { nodes: one.clone(), task: backup },
+        Step::Serving { nodes: one.clone(), bring: Bring::Migrate },
+        Step::Converted { node: solo.clone() },
+        Step::Task { nodes: one, task: verification(policy, from) },
+    ];
+    steps.extend(start(policy, &others, from));
+    steps
+}
+
 /// What is left to do for an upgrade whose database has the version already: nodes with other code catch up.
 pub(crate) fn catch_up(fleet: &Fleet, to: &Version) -> Vec<Step> {
     let behind = |node: &NodeId| {

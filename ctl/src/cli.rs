@@ -8,8 +8,8 @@ use soloist_core::ids::FleetId;
 use crate::{
     client::Client,
     commands::{
-        self, backup, demo, events, fleet, freeze, heal, lock, node, operation, plan, plugin, preflight,
-        restart, restore, rollback, run, stand_in, start, status, stop, upgrade, verify,
+        self, backup, demo, events, fleet, freeze, heal, lock, migrate, node, operation, plan, plugin,
+        preflight, restart, restore, rollback, run, stand_in, start, status, stop, upgrade, verify,
     },
     error::{CtlError, Kind, Result},
     ui::{Format, Ui},
@@ -65,6 +65,7 @@ enum Command {
     Run(run::Args),
     Plugin(plugin::Args),
     Upgrade(upgrade::Args),
+    Migrate(migrate::Args),
     Rollback(rollback::Args),
     Restart(restart::Args),
     Heal(heal::Args),
@@ -152,6 +153,7 @@ async fn dispatch(cli: Cli, ui: Ui) -> Result<ExitCode> {
         Command::Upgrade(args) => upgrade::run(args, &context).await,
         Command::Rollback(args) => rollback::run(args, &context).await,
         Command::Restart(args) => restart::run(args, &context).await,
+        Command::Migrate(args) => migrate::run(args, &context).await,
         Command::Heal(args) => heal::run(args, &context).await,
         Command::Verify(args) => verify::run(args, &context).await,
         Command::Fleet(args) => fleet::run(args, &context).await,

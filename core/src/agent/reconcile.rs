@@ -179,7 +179,8 @@ fn plain_refusal(facts: &Facts, empty: bool, version: Option<&Version>) -> Optio
     }
     if facts.upgrading {
         return Some(
-            "the marker storage/.upgrading says that an upgrade has not finished: this start would upgrade the database"
+            "the marker storage/.upgrading says that migrations are due: this start would run them; do it in order with \
+             soloist migrate"
                 .to_owned(),
         );
     }

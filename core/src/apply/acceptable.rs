@@ -128,6 +128,7 @@ pub(super) fn acceptable(id: &FleetId, fleet: &Fleet, request: &Request) -> Resu
             plugin_name(plugin)?;
             node(on).and_then(|()| running())
         }
+        Request::Migrate { on } => node(on).and_then(|()| running()),
         Request::Packages { changes, on } => {
             packages(changes)?;
             node(on).and_then(|()| running())

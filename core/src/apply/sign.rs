@@ -60,6 +60,7 @@ pub(super) fn thawed(id: &FleetId, fleet: &Fleet, request: &Request, now: Time) 
         | Request::Hold { .. }
         | Request::Plugin { .. }
         | Request::Packages { .. }
+        | Request::Migrate { .. }
         | Request::Backup { .. }
         | Request::Restore { code: false, .. }
         | Request::Upgrade { .. }

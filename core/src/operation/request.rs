@@ -139,6 +139,12 @@ pub enum Request {
         /// The node that upgrades the database.
         on: Option<NodeId>,
     },
+    /// Run the migrations that are due, by NocoBase's marker or by new code of plugins: with everything stopped, backed up, on one
+    /// node, then start all.
+    Migrate {
+        /// The node that upgrades the database.
+        on: Option<NodeId>,
+    },
     /// Back the fleet up on one node, while only that one runs.
     Backup {
         /// The node.
@@ -187,7 +193,7 @@ pub enum Request {
 impl Request {
     /// Whether it changes code and database together, so that only both can go back together.
     pub fn goes_back(&self) -> bool {
-        matches!(self, Request::Upgrade { .. } | Request::Packages { .. })
+        matches!(self, Request::Upgrade { .. } | Request::Packages { .. } | Request::Migrate { .. })
     }
 
     /// Whether it would run the app on the database as it is, so that a half-restored one must not be there.
@@ -198,6 +204,7 @@ impl Request {
             | Request::Backup { .. }
             | Request::Upgrade { .. }
             | Request::Packages { .. }
+            | Request::Migrate { .. }
             | Request::Verify
             | Request::Restart { .. }
             | Request::Heal
@@ -226,6 +233,7 @@ impl fmt::Display for Request {
             Request::Plugin { change: PluginChange::Disable, plugin, .. } => {
                 write!(f, "plugin disable {plugin}")
             }
+            Request::Migrate { .. } => f.write_str("migrate"),
             Request::Backup { .. } => f.write_str("backup"),
             Request::Restore { backup, code: false } => write!(f, "restore {backup}"),
             Request::Restore { backup, code: true } => write!(f, "rollback {backup}"),

@@ -222,6 +222,10 @@ fn matters(check: &str, request: &Request) -> bool {
             alike.contains(&check) && ![check::UPGRADING, check::SUB_APPS, check::TRAFFIC].contains(&check)
         }
         Request::Packages { .. } => alike.contains(&check) || check == check::SPACE,
+        // The marker is what it is for.
+        Request::Migrate { .. } => {
+            check != check::UPGRADING && alike.contains(&check) || check == check::SPACE
+        }
         Request::Plugin { .. } | Request::Hold { .. } => alike.contains(&check),
         Request::Backup { .. } => alike.contains(&check) || check == check::SPACE,
         Request::Upgrade { .. } => {

@@ -84,7 +84,8 @@ pub(super) fn upgrading(known: &Known<'_>) -> Option<Finding> {
     (!nodes.is_empty()).then(|| {
         let text = "the storage holds NocoBase's marker .upgrading: the next start of any node would upgrade"
             .to_owned();
-        let remedy = "finish what left it there, or remove the file if nothing is to be upgraded";
+        let remedy = "somebody has uploaded a plugin in the app: soloist migrate runs its migrations on one node, after a backup; \
+                      or remove the file if nothing is to be upgraded";
         Finding::problem(check::UPGRADING, nodes, text, remedy)
     })
 }

@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod freeze;
 pub mod heal;
 pub mod lock;
+pub mod migrate;
 pub mod node;
 pub mod operate;
 pub mod operation;

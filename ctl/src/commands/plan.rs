@@ -14,8 +14,8 @@ use crate::{
         package::{PutRequest, RemoveRequest},
         plugin,
         request::{
-            BackupRequest, HoldRequest, PluginRequest, PrepareRequest, RestartRequest, StartRequest,
-            UpgradeRequest,
+            BackupRequest, HoldRequest, MigrateRequest, PluginRequest, PrepareRequest, RestartRequest,
+            StartRequest, UpgradeRequest,
         },
         rollback,
     },
@@ -65,6 +65,8 @@ enum What {
     Verify,
     /// Of restarting nodes one after the other
     Restart(RestartRequest),
+    /// Of running the migrations that are due
+    Migrate(MigrateRequest),
     /// Of restarting the nodes that have not loaded what they should
     Heal,
 }
@@ -138,6 +140,10 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
             rollback::request(&rollback::find(context, &fleet, backup.as_ref()).await?)?
         }
         What::Verify => Request::Verify,
+        What::Migrate(migrate) => {
+            context.check_node(&fleet, migrate.on.as_ref()).await?;
+            migrate.request()
+        }
         What::Restart(restart) => restart.request(),
         What::Heal => Request::Heal,
     };

@@ -147,3 +147,18 @@ impl RestartRequest {
         Request::Restart { nodes: self.nodes }
     }
 }
+
+/// What `migrate` asks for.
+#[derive(Debug, clap::Args)]
+pub struct MigrateRequest {
+    /// The node that upgrades the database; by default Soloist chooses
+    #[arg(long)]
+    pub on: Option<NodeId>,
+}
+
+impl MigrateRequest {
+    /// As the coordinators take it.
+    pub fn request(&self) -> Request {
+        Request::Migrate { on: self.on.clone() }
+    }
+}

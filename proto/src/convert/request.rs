@@ -83,6 +83,7 @@ impl From<Request> for v1::Request {
             Request::Prepare { to } => Kind::Prepare(v1::Prepare { to: to.0 }),
             Request::Verify => Kind::Verify(v1::Verify {}),
             Request::Restart { nodes } => Kind::Restart(v1::Restart { nodes: nodes.map(list) }),
+            Request::Migrate { on } => Kind::Migrate(v1::Migrate { on: on.map(Into::into) }),
             Request::Heal => Kind::Heal(v1::Heal {}),
             Request::Packages { changes, on } => Kind::Packages(v1::Packages {
                 changes: changes.into_iter().map(Into::into).collect(),
@@ -127,6 +128,7 @@ impl TryFrom<v1::Request> for Request {
             Kind::Prepare(prepare) => Ok(Request::Prepare { to: Version(prepare.to) }),
             Kind::Verify(v1::Verify {}) => Ok(Request::Verify),
             Kind::Heal(v1::Heal {}) => Ok(Request::Heal),
+            Kind::Migrate(migrate) => Ok(Request::Migrate { on: maybe_name("migrate.on", migrate.on)? }),
             Kind::Packages(packages) => Ok(Request::Packages {
                 changes: each("packages.changes", packages.changes)?,
                 on: maybe_name("packages.on", packages.on)?,

@@ -258,6 +258,8 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Prepare { to: Version("2.2.16".into()) },
         Request::Verify,
         Request::Heal,
+        Request::Migrate { on: Some(node("node-1")) },
+        Request::Migrate { on: None },
         Request::Packages {
             changes: vec![
                 PackageChange::Put {

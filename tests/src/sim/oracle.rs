@@ -379,6 +379,7 @@ fn may_run(operation: &Operation) -> Option<NodeId> {
         | Request::Backup { .. }
         | Request::Upgrade { .. }
         | Request::Packages { .. }
+        | Request::Migrate { .. }
         | Request::Start { .. } => operation.solo.clone(),
     }
 }

@@ -1,5 +1,6 @@
 //! What a person does in the app's own interface, as requests to one node.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -23,6 +24,15 @@ impl Person {
     /// Posts something, and says what came back.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Value {
         ask(&["-H", &self.bearer, "-d", &body.to_string(), &format!("{}/{path}", self.base)])
+    }
+
+    /// Uploads a file.
+    pub(crate) fn upload(&self, path: &str, file: &Path) {
+        let form = format!("file=@{}", file.display());
+        let place = format!("{}/{path}", self.base);
+        let args = ["-sS", "--fail-with-body", "--max-time", "60", "-H", &self.bearer, "-F", &form, &place];
+        let output = Command::new("curl").args(args).output().expect("curl can be run");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 }
 

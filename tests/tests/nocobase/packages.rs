@@ -13,12 +13,12 @@ use crate::traffic::{INFO, in_front};
 use crate::world::{NODES, World, wait};
 
 /// The package that the test makes.
-const LAB: &str = "@nocobase/plugin-sample-lab";
+pub(crate) const LAB: &str = "@nocobase/plugin-sample-lab";
 const MAP: &str = "@nocobase/plugin-map";
 
 /// How a version of the plugin behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Works,
     /// It has a migration, which notes that it ran.
     Migrates,
@@ -38,7 +38,7 @@ const MIGRATION: &str = "const { Migration } = require('@nocobase/server');\n\
     await this.db.sequelize.query('insert into lab_migrated default values');\n  }\n};\n";
 
 /// Makes an archive as npm does.
-fn archive(folder: &Path, version: &str, kind: Kind) -> PathBuf {
+pub(crate) fn archive(folder: &Path, version: &str, kind: Kind) -> PathBuf {
     let package = folder.join(format!("lab-{version}/package"));
     let write = |path: &str, text: &str| {
         let path = package.join(path);
@@ -65,7 +65,7 @@ fn version_on(world: &World, at: usize) -> Option<String> {
     (status == 200).then(|| body["data"].as_str().map(str::to_owned)).flatten()
 }
 
-fn everywhere(world: &World, expected: Option<&str>) {
+pub(crate) fn everywhere(world: &World, expected: Option<&str>) {
     for at in 0..NODES {
         assert_eq!(version_on(world, at).as_deref(), expected, "node-{}", at + 1);
     }

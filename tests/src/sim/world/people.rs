@@ -113,6 +113,7 @@ impl World {
             let to = Version(NEXT_VERSION.to_owned());
             let request = match self.chance.between(0, 10) {
                 0 if self.chance.permille(500) => Request::Heal,
+                1 if self.chance.permille(500) => Request::Migrate { on },
                 0 => Request::Prepare { to },
                 1 => Request::Verify,
                 3 | 4 => self.packages(on),
