@@ -1,7 +1,7 @@
 //! Whether the condition of an operation's current step is true.
 
 use crate::assign::{proof, task_key};
-use crate::assignment::{AppState, Run, TaskPhase, TaskResult};
+use crate::assignment::{AppState, Needs, Run, TaskPhase, TaskResult};
 use crate::ids::NodeId;
 use crate::operation::{Blocked, Bring, Operation, Request, Step};
 use crate::quiet;
@@ -254,10 +254,22 @@ fn task(fleet: &Fleet, operation: &Operation, nodes: &[NodeId]) -> Condition {
     }
     match (missing.as_slice(), failed, interrupted) {
         ([], Some((node, why)), _) => Condition::Stuck(Blocked::TaskFailed(node.clone(), why)),
-        ([], None, true) => Condition::Again,
+        // Where it must run inside an app that has failed, another attempt would never begin.
+        ([], None, true) => broken(fleet, operation, nodes).map_or(Condition::Again, Condition::Stuck),
         ([], None, false) => Condition::Met,
         (missing, ..) => waiting(operation, missing, "the task", true),
     }
+}
+
+/// The node whose app has failed, if the current task runs inside the app.
+fn broken(fleet: &Fleet, operation: &Operation, nodes: &[NodeId]) -> Option<Blocked> {
+    let Some(Step::Task { task, .. }) = operation.step() else { return None };
+    let inside = task.needs == Needs::Serving;
+    let mut nodes = nodes.iter().filter(|node| inside && operation.takes_part(node));
+    nodes.find_map(|node| match &fleet.nodes.get(node)?.observed.as_ref()?.app {
+        AppState::Failed(why) => Some(Blocked::TaskFailed(node.clone(), why.clone())),
+        _ => None,
+    })
 }
 
 fn serving(fleet: &Fleet, operation: &Operation, nodes: &[NodeId], bring: Bring, settled: bool) -> Condition {

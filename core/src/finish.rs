@@ -61,6 +61,12 @@ pub(crate) fn turn(
             }
         }
     };
+    if course == Course::Rollback
+        && let Some(operation) = fleet.operation_mut(id)
+    {
+        // What was done on a node before it was left out is undone there too; the grant waits for its stop in any case.
+        operation.left_out.clear();
+    }
     let mut rest = ending(fleet, &operation, course, harm);
     if operation.step() != Some(&Step::InService) {
         close_traffic(fleet, &mut rest);

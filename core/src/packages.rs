@@ -12,14 +12,11 @@
 //! The packages are exchanged by the agents while nothing runs, because an app loads code once, and NocoBase's own ways of doing it
 //! run no migrations or hide their errors. The first start has the right to upgrade: that runs the plugins' migrations.
 
-use std::collections::BTreeMap;
-
 use crate::assignment::Needs;
 use crate::ids::{NodeId, Version};
 use crate::operation::{Bring, Operation, PackageChange, PluginChange, Step, TaskCall};
-use crate::policy::Policy;
 use crate::state::Fleet;
-use crate::upgrade::{VERIFY, backup};
+use crate::upgrade::{backup, start, verification};
 
 /// Name of the task that exchanges packages on a node. Its check fetches them and looks into them.
 pub const PACKAGES: &str = "packages";
@@ -28,6 +25,8 @@ pub const PACKAGES_BACK: &str = "packages-back";
 /// Name of the task that notes in the database that a plugin is not enabled, while nothing runs: for one that keeps the app from
 /// running at all.
 pub const PLUGIN_OFF: &str = "plugin-off";
+/// Name of the task that removes NocoBase's marker `.upgrading`, with which no node could start plainly: for migrations that failed.
+pub const MARKER_OFF: &str = "marker-off";
 /// Before a package's name in a task's parameters: where it comes from.
 pub const PUT: &str = "put ";
 /// The same: its version, where one is asked for.
@@ -43,7 +42,8 @@ pub const OPERATION: &str = "operation";
 pub const PACKAGES_MAX: usize = 8;
 
 fn task(name: &str, operation: &Operation, changes: &[PackageChange]) -> TaskCall {
-    let mut params = BTreeMap::from([(OPERATION.to_owned(), operation.id.to_string())]);
+    let mut task = TaskCall::new(name, Needs::Stopped, &[(OPERATION, operation.id.as_str())]);
+    let params = &mut task.params;
     for change in changes {
         match change {
             PackageChange::Put { plugin, source, version, sha256, .. } => {
@@ -57,18 +57,17 @@ fn task(name: &str, operation: &Operation, changes: &[PackageChange]) -> TaskCal
             }
         }
     }
-    TaskCall { name: name.to_owned(), needs: Needs::Stopped, params, checks: Vec::new() }
+    task
 }
 
-fn switch(change: PluginChange, plugin: &str) -> TaskCall {
-    let params = BTreeMap::from([("plugin".to_owned(), plugin.to_owned())]);
-    TaskCall { name: change.task().to_owned(), needs: Needs::Serving, params, checks: Vec::new() }
+/// The task that changes a plugin inside the running app.
+pub(crate) fn switch(change: PluginChange, plugin: &str) -> TaskCall {
+    TaskCall::new(change.task(), Needs::Serving, &[("plugin", plugin)])
 }
 
 /// The way back from a plugin that broke the app of the solo node when it was enabled. What users have written since stays.
 pub(crate) fn off(solo: &NodeId, plugin: &str) -> Vec<Step> {
-    let params = BTreeMap::from([("plugin".to_owned(), plugin.to_owned())]);
-    let task = TaskCall { name: PLUGIN_OFF.to_owned(), needs: Needs::Stopped, params, checks: Vec::new() };
+    let task = TaskCall::new(PLUGIN_OFF, Needs::Stopped, &[("plugin", plugin)]);
     let one = vec![solo.clone()];
     vec![
         Step::Stopped { nodes: one.clone() },
@@ -124,24 +123,11 @@ pub(crate) fn steps(
     steps.extend(enabled.map(|plugin| on_one(switch(PluginChange::Enable, plugin))));
     // A plugin that was enabled may have made the app load itself anew.
     steps.push(Step::Serving { nodes: one.clone(), bring: Bring::Plain });
-    let verified = verification(policy, &exchange);
-    steps.push(on_one(verified.clone()));
-    let size = usize::try_from(policy.max_parallel.max(1)).unwrap_or(1);
-    for nodes in others.chunks(size) {
-        steps.push(Step::Serving { nodes: nodes.to_vec(), bring: Bring::Plain });
-        steps.push(Step::Task { nodes: nodes.to_vec(), task: verified.clone() });
-    }
+    // Beside what the checks say, it has what was exchanged.
+    let verify = TaskCall { params: exchange.params, ..verification(policy, None) };
+    steps.push(on_one(verify.clone()));
+    steps.extend(start(policy, &others, &verify));
     steps
-}
-
-/// A node is verified when it serves, the fleet's checks are good, and it has what was exchanged.
-fn verification(policy: &Policy, exchange: &TaskCall) -> TaskCall {
-    TaskCall {
-        name: VERIFY.to_owned(),
-        needs: Needs::Serving,
-        params: exchange.params.clone(),
-        checks: policy.checks.clone(),
-    }
 }
 
 /// What takes the packages back on a way back, first on the solo node, then on the others.

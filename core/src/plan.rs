@@ -1,7 +1,5 @@
 //! From what was asked for to steps.
 
-use std::collections::BTreeMap;
-
 use crate::assignment::{AppState, Needs};
 use crate::ids::NodeId;
 use crate::operation::{Bring, Course, HoldMode, Operation, PluginChange, Request, Step, TaskCall};
@@ -44,6 +42,10 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
     }
     if let Some(backup) = fleet.half_restored.as_ref().filter(|_| operation.request.needs_whole_database()) {
         return Err(format!("the restore of {backup} has not ended: the database may be half"));
+    }
+    let with_this_code = matches!(operation.request, Request::Packages { .. } | Request::Migrate { .. });
+    if let Some(why) = upgrade::misfit(fleet).filter(|_| with_this_code) {
+        return Err(why);
     }
     let parallel = fleet.policy.max_parallel;
     let host = operation.host_node.as_ref();
@@ -111,12 +113,7 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
         Request::RemoveBackup { backup } => {
             let known = fleet.backups.get(backup);
             let node = known.map(|known| known.node.clone()).ok_or("the backup does not exist any more")?;
-            let task = TaskCall {
-                name: "backup-remove".to_owned(),
-                needs: Needs::Nothing,
-                params: BTreeMap::from([("backup".to_owned(), backup.as_str().to_owned())]),
-                checks: Vec::new(),
-            };
+            let task = TaskCall::new("backup-remove", Needs::Nothing, &[("backup", backup.as_str())]);
             let steps = vec![
                 Step::Reachable { nodes: vec![node.clone()], absent_ok: false },
                 Step::Task { nodes: vec![node], task },
@@ -168,10 +165,11 @@ fn restart(fleet: &Fleet, asked: Option<&[NodeId]>) -> Result<Vec<Step>, String>
     if nodes.is_empty() {
         return Err("none of these nodes runs at this moment: start the fleet with soloist start".into());
     }
+    let verify = upgrade::verification(&fleet.policy, None);
     let mut steps = vec![Step::Reachable { nodes: nodes.clone(), absent_ok: false }];
     for node in nodes {
         steps.push(Step::Stopped { nodes: vec![node.clone()] });
-        steps.extend(upgrade::start(&fleet.policy, &[node], None));
+        steps.extend(upgrade::start(&fleet.policy, &[node], &verify));
     }
     Ok(steps)
 }
@@ -183,8 +181,7 @@ fn plugin_steps(
     plugin: &str,
     parallel: u32,
 ) -> Vec<Step> {
-    let params = BTreeMap::from([("plugin".to_owned(), plugin.to_owned())]);
-    let task = TaskCall { name: change.task().to_owned(), needs: Needs::Serving, params, checks: Vec::new() };
+    let task = packages::switch(change, plugin);
     let proved = |nodes: Vec<NodeId>, restarted| Step::Proved {
         nodes,
         plugin: plugin.to_owned(),
@@ -285,6 +282,7 @@ pub fn ending(fleet: &Fleet, operation: &Operation, course: Course, harm: bool) 
                 // What the holder had begun inside the app ends with the app's process.
                 steps.extend(solo.clone().map(|solo| Step::Stopped { nodes: vec![solo] }));
             }
+            steps.extend(solo.iter().filter_map(|solo| upgrade::without_marker(operation, solo)));
             if fleet.desired == Desired::Run {
                 let down: Vec<NodeId> = fleet
                     .nodes

@@ -33,6 +33,8 @@ pub enum Rule {
     HalfRestoreStops,
     /// An upgrade goes back by itself only while no user can have written since its backup.
     WritesAreKept,
+    /// Packages that were exchanged go back on every node when the exchange is taken back.
+    PackagesGoBack,
     /// Users are away from a node when whoever sends them there has said so.
     DrainIsProven,
     /// A node is stopped in order only when nothing is under way there, or the time for that has passed.
@@ -47,7 +49,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tests that walk them all.
-    pub const ALL: [Rule; 20] = [
+    pub const ALL: [Rule; 21] = [
         Rule::CrashIsNoEvidence,
         Rule::EvidenceIsWithdrawn,
         Rule::ReportsInOrder,
@@ -63,6 +65,7 @@ impl Rule {
         Rule::SessionBlocks,
         Rule::HalfRestoreStops,
         Rule::WritesAreKept,
+        Rule::PackagesGoBack,
         Rule::DrainIsProven,
         Rule::QuietIsAwaited,
         Rule::FirstServes,

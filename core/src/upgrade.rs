@@ -10,13 +10,13 @@
 //!
 //! Going back happens by itself only while no user can have written since the backup.
 
-use std::collections::BTreeMap;
-
 use crate::assignment::Needs;
 use crate::ids::{BackupId, NodeId, Version};
 use crate::operation::{Bring, Course, Operation, Request, Step, TaskCall};
+use crate::order::ordered;
 use crate::packages;
 use crate::policy::{Policy, Traffic};
+use crate::rule::Rule;
 use crate::state::{Desired, Fleet};
 use crate::traffic::may_be_given;
 
@@ -29,18 +29,13 @@ pub const VERIFY: &str = "verify";
 /// What a node says of a version of the code that it has: nodes with different ones are not upgraded together.
 pub const DIGEST: &str = "digest";
 
-fn call(name: &str, needs: Needs, params: &[(&str, &str)]) -> TaskCall {
-    let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let params = params.collect::<BTreeMap<_, _>>();
-    TaskCall { name: name.to_owned(), needs, params, checks: Vec::new() }
-}
-
 fn release(version: &Version) -> TaskCall {
-    call(RELEASE, Needs::Stopped, &[("version", &version.0)])
+    TaskCall::new(RELEASE, Needs::Stopped, &[("version", &version.0)])
 }
 
-fn verification(policy: &Policy, version: Option<&Version>) -> TaskCall {
-    let mut task = call(VERIFY, Needs::Serving, &[]);
+/// The task that verifies a node: that it serves, with this version if one is named, and that the fleet's checks are good.
+pub(crate) fn verification(policy: &Policy, version: Option<&Version>) -> TaskCall {
+    let mut task = TaskCall::new(VERIFY, Needs::Serving, &[]);
     task.params.extend(version.map(|version| ("version".to_owned(), version.0.clone())));
     task.checks.clone_from(&policy.checks);
     task
@@ -49,7 +44,8 @@ fn verification(policy: &Policy, version: Option<&Version>) -> TaskCall {
 /// The task that makes a backup with the operation's name.
 pub(crate) fn backup(policy: &Policy, operation: &Operation) -> TaskCall {
     let keep = policy.keep_backups.max(1).to_string();
-    let mut task = call("backup", Needs::Nothing, &[("backup", operation.id.as_str()), ("keep", &keep)]);
+    let params = [("backup", operation.id.as_str()), ("keep", &keep)];
+    let mut task = TaskCall::new("backup", Needs::Nothing, &params);
     task.params.extend(policy.uploads.map(|uploads| ("uploads".to_owned(), uploads.word().to_owned())));
     task
 }
@@ -67,6 +63,7 @@ pub(crate) fn steps(
     let others: Vec<NodeId> = all.iter().filter(|node| *node != solo).cloned().collect();
     let one = vec![solo.clone()];
     let backup = backup(policy, operation);
+    let verify = verification(policy, Some(to));
     let mut steps = vec![
         Step::Reachable { nodes: all.to_vec(), absent_ok: false },
         Step::Checked { nodes: all.to_vec(), task: release(to) },
@@ -77,21 +74,22 @@ pub(crate) fn steps(
         Step::Task { nodes: one.clone(), task: release(to) },
         Step::Serving { nodes: one.clone(), bring: Bring::Migrate },
         Step::Converted { node: solo.clone() },
-        Step::Task { nodes: one, task: verification(policy, Some(to)) },
+        Step::Task { nodes: one, task: verify.clone() },
     ];
     if approve {
         steps.push(Step::Approved);
     }
     if !others.is_empty() {
         steps.push(Step::Task { nodes: others.clone(), task: release(to) });
-        steps.extend(start(policy, &others, Some(to)));
+        steps.extend(start(policy, &others, &verify));
     }
     steps
 }
 
 /// The plan that runs the migrations that are due, with the code as it is.
 pub(crate) fn migrate(fleet: &Fleet, operation: &Operation, all: &[NodeId], solo: &NodeId) -> Vec<Step> {
-    let (policy, from) = (&fleet.policy, operation.from.as_ref());
+    let policy = &fleet.policy;
+    let verify = verification(policy, operation.from.as_ref());
     let others: Vec<NodeId> = all.iter().filter(|node| *node != solo).cloned().collect();
     let one = vec![solo.clone()];
     let backup = backup(policy, operation);
@@ -103,10 +101,23 @@ pub(crate) fn migrate(fleet: &Fleet, operation: &Operation, all: &[NodeId], solo
         Step::Task { nodes: one.clone(), task: backup },
         Step::Serving { nodes: one.clone(), bring: Bring::Migrate },
         Step::Converted { node: solo.clone() },
-        Step::Task { nodes: one, task: verification(policy, from) },
+        Step::Task { nodes: one, task: verify.clone() },
     ];
-    steps.extend(start(policy, &others, from));
+    steps.extend(start(policy, &others, &verify));
     steps
+}
+
+/// Why migrations cannot be run with the code as it is, where that is known: an upgrade has not ended. A backup of what it has left
+/// would take the place of the one from before.
+pub(crate) fn misfit(fleet: &Fleet) -> Option<String> {
+    let database = fleet.database.as_ref()?.version.as_ref()?;
+    let code = |node: &NodeId| fleet.nodes.get(node)?.observed.as_ref()?.code.clone();
+    let other = |node: &NodeId| Some((node.clone(), code(node).filter(|code| code != database)?));
+    let (node, code) = ordered(fleet).iter().find_map(other)?;
+    Some(format!(
+        "{node} has code of version {code}, and the database has {database}: an upgrade has not ended; do it again with \
+         soloist upgrade, or go back with soloist rollback"
+    ))
 }
 
 /// What is left to do for an upgrade whose database has the version already: nodes with other code catch up.
@@ -115,7 +126,8 @@ pub(crate) fn catch_up(fleet: &Fleet, to: &Version) -> Vec<Step> {
         let seen = fleet.nodes.get(node).and_then(|node| node.observed.as_ref());
         seen.is_none_or(|seen| seen.code.as_ref() != Some(to))
     };
-    let nodes: Vec<NodeId> = fleet.nodes.keys().filter(|node| behind(node)).cloned().collect();
+    let mut nodes = ordered(fleet);
+    nodes.retain(|node| behind(node));
     if nodes.is_empty() {
         return Vec::new();
     }
@@ -125,18 +137,17 @@ pub(crate) fn catch_up(fleet: &Fleet, to: &Version) -> Vec<Step> {
         Step::Stopped { nodes: nodes.clone() },
         Step::Task { nodes: nodes.clone(), task: release(to) },
     ];
-    steps.extend(start(&fleet.policy, &nodes, Some(to)));
+    steps.extend(start(&fleet.policy, &nodes, &verification(&fleet.policy, Some(to))));
     steps
 }
 
-/// Starts nodes plainly, some at a time, and verifies each.
-pub(crate) fn start(policy: &Policy, nodes: &[NodeId], version: Option<&Version>) -> Vec<Step> {
+/// Starts nodes plainly, some at a time, and verifies each where there is more to verify than that it serves.
+pub(crate) fn start(policy: &Policy, nodes: &[NodeId], verify: &TaskCall) -> Vec<Step> {
     let size = usize::try_from(policy.max_parallel.max(1)).unwrap_or(1);
-    let task = verification(policy, version);
-    let verifies = version.is_some() || !task.checks.is_empty();
+    let verifies = !verify.params.is_empty() || !verify.checks.is_empty();
     let each = nodes.chunks(size).flat_map(|nodes| {
         let serving = Step::Serving { nodes: nodes.to_vec(), bring: Bring::Plain };
-        let verified = Step::Task { nodes: nodes.to_vec(), task: task.clone() };
+        let verified = Step::Task { nodes: nodes.to_vec(), task: verify.clone() };
         std::iter::once(serving).chain(verifies.then_some(verified))
     });
     each.collect()
@@ -151,7 +162,7 @@ pub(crate) fn restore(
     code: Option<&Version>,
 ) -> Vec<Step> {
     let one = vec![node.clone()];
-    let mut task = call("restore", Needs::Stopped, &[("backup", backup.as_str())]);
+    let mut task = TaskCall::new("restore", Needs::Stopped, &[("backup", backup.as_str())]);
     task.params.extend(code.map(|version| ("code".to_owned(), version.0.clone())));
     let mut steps = vec![Step::Reachable { nodes: all.to_vec(), absent_ok: false }];
     steps.extend(code.map(|version| Step::Checked { nodes: all.to_vec(), task: release(version) }));
@@ -162,10 +173,11 @@ pub(crate) fn restore(
         Step::Task { nodes: one.clone(), task },
     ]);
     let others: Vec<NodeId> = all.iter().filter(|other| *other != node).cloned().collect();
+    let verify = verification(&fleet.policy, code);
     for nodes in [one, others].into_iter().filter(|nodes| !nodes.is_empty()) {
         steps.extend(code.map(|version| Step::Task { nodes: nodes.clone(), task: release(version) }));
         if fleet.desired == Desired::Run {
-            steps.extend(start(&fleet.policy, &nodes, code));
+            steps.extend(start(&fleet.policy, &nodes, &verify));
         }
     }
     steps
@@ -173,7 +185,7 @@ pub(crate) fn restore(
 
 /// The plan that fetches a version on every node.
 pub(crate) fn prepare(all: &[NodeId], to: &Version) -> Vec<Step> {
-    let task = call(PREPARE, Needs::Nothing, &[("version", &to.0)]);
+    let task = TaskCall::new(PREPARE, Needs::Nothing, &[("version", &to.0)]);
     vec![
         Step::Reachable { nodes: all.to_vec(), absent_ok: false },
         Step::Checked { nodes: all.to_vec(), task },
@@ -189,34 +201,44 @@ pub(crate) fn verify(fleet: &Fleet) -> Option<Vec<Step>> {
     (!nodes.is_empty()).then(|| vec![Step::Reachable { nodes, absent_ok: false }, checked])
 }
 
-/// The way back of an upgrade: what it may have changed is undone.
+/// The way back of what changed code and database together: what it may have changed is undone.
 pub(crate) fn back(fleet: &Fleet, operation: &Operation) -> Vec<Step> {
-    let (Some(from), Some(solo)) = (&operation.from, &operation.solo) else { return Vec::new() };
+    let Some(solo) = &operation.solo else { return Vec::new() };
+    // It is not known where the app tells nothing of its version; packages go back all the same.
+    let from = operation.from.as_ref();
     let upgrade = matches!(operation.request, Request::Upgrade { .. });
+    // Whatever else goes back leaves the code of the app itself as it is.
+    let code = from.filter(|_| upgrade);
+    let all = ordered(fleet);
     let one = vec![solo.clone()];
-    let mut steps = vec![Step::Stopped { nodes: fleet.nodes.keys().cloned().collect() }, Step::Granted];
+    let others: Vec<NodeId> = all.iter().filter(|node| *node != solo).cloned().collect();
+    let mut steps = vec![Step::Stopped { nodes: all.clone() }, Step::Granted];
     if operation.migrated {
         // Whoever had the right may have changed the database, also when nothing was heard of it.
-        let mut restore = call("restore", Needs::Stopped, &[("backup", operation.id.as_str())]);
-        restore.params.extend(upgrade.then(|| ("code".to_owned(), from.0.clone())));
+        let mut restore = TaskCall::new("restore", Needs::Stopped, &[("backup", operation.id.as_str())]);
+        restore.params.extend(code.map(|version| ("code".to_owned(), version.0.clone())));
         steps.push(Step::Task { nodes: one.clone(), task: restore });
     }
-    if !upgrade {
-        let all: Vec<NodeId> = fleet.nodes.keys().cloned().collect();
+    if matches!(operation.request, Request::Packages { .. }) && Rule::PackagesGoBack.holds() {
+        // On every node before any of them starts: an app loads what lies there, once.
         steps.extend(packages::back(operation, &all, solo));
-        steps.extend(start(&fleet.policy, &one, Some(from)));
-        let others: Vec<NodeId> = all.into_iter().filter(|node| node != solo).collect();
-        steps.extend(start(&fleet.policy, &others, Some(from)));
-        return steps;
     }
-    steps.push(Step::Task { nodes: one.clone(), task: release(from) });
-    steps.extend(start(&fleet.policy, &one, Some(from)));
-    let others: Vec<NodeId> = fleet.nodes.keys().filter(|node| *node != solo).cloned().collect();
-    if !others.is_empty() {
-        steps.push(Step::Task { nodes: others.clone(), task: release(from) });
-        steps.extend(start(&fleet.policy, &others, Some(from)));
+    steps.extend(without_marker(operation, solo));
+    let verify = verification(&fleet.policy, from);
+    for nodes in [one, others].into_iter().filter(|nodes| !nodes.is_empty()) {
+        steps.extend(code.map(|version| Step::Task { nodes: nodes.clone(), task: release(version) }));
+        steps.extend(start(&fleet.policy, &nodes, &verify));
     }
     steps
+}
+
+/// What lets the nodes start again after migrations that were not done, once something was stopped for them.
+pub(crate) fn without_marker(operation: &Operation, solo: &NodeId) -> Option<Step> {
+    let reached = usize::try_from(operation.cursor).unwrap_or(usize::MAX).saturating_add(1);
+    let stopped = operation.plan.iter().take(reached).any(|step| matches!(step, Step::Stopped { .. }));
+    let due = stopped && matches!(operation.request, Request::Migrate { .. });
+    let task = TaskCall::new(packages::MARKER_OFF, Needs::Nothing, &[]);
+    due.then(|| Step::Task { nodes: vec![solo.clone()], task })
 }
 
 /// Whether traffic must not be sent to a node: an operation has stopped it and not verified it yet, or waits for approval.

@@ -100,6 +100,11 @@ fn an_upgrade_taken_back_over_what_users_wrote() {
 }
 
 #[test]
+fn an_exchange_taken_back_without_its_packages() {
+    is_noticed(Rule::PackagesGoBack, &["was taken back, and its packages are still on"]);
+}
+
+#[test]
 fn a_second_node_started_before_the_first_serves() {
     is_noticed(Rule::FirstServes, &["before the first node"]);
 }

@@ -154,7 +154,7 @@ impl Agent {
             unproved: self.unproved.clone(),
             away: self.away(),
             let_in: self.glass.as_ref().map(glass::Glass::text),
-            stale: self.staleness.stale().to_vec(),
+            stale: self.staleness.stale(),
             under_way: self.under_way(),
         }
     }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use soloist_core::agent::Health as CoreHealth;
+use soloist_core::assignment::{OUTPUT_TEXT_MAX, STALE_MAX};
 use tokio::time::Instant;
 
-use crate::profile::{Drift, Versions};
+use crate::profile::{Difference, Drift, Versions};
 
 use super::Agent;
 
@@ -20,17 +21,23 @@ pub(super) struct Staleness {
     /// Versions on the disk when the process was young.
     versions: Option<Versions>,
     /// What the last look found; it counts when the next one finds the same.
-    last: Vec<String>,
+    last: Vec<Difference>,
     /// What counts.
-    stale: Vec<String>,
+    stale: Vec<Difference>,
     looked: Option<Instant>,
     looking: bool,
 }
 
 impl Staleness {
-    /// What counts, for people.
-    pub(super) fn stale(&self) -> &[String] {
-        &self.stale
+    /// What counts, for people, and no more of it than is reported.
+    pub(super) fn stale(&self) -> Vec<String> {
+        let clip = |found: &Difference| found.text.chars().take(OUTPUT_TEXT_MAX).collect::<String>();
+        let all = self.stale.len();
+        if all <= STALE_MAX {
+            return self.stale.iter().map(clip).collect();
+        }
+        let named = self.stale.iter().take(STALE_MAX - 1).map(clip);
+        named.chain([format!("and {} more", all - STALE_MAX + 1)]).collect()
     }
 
     fn take(&mut self, drift: Drift) {
@@ -74,12 +81,14 @@ impl Agent {
 mod tests {
     use super::*;
 
+    fn drift(what: &[String]) -> Drift {
+        let differs = |text: &String| Difference { package: text.clone(), text: text.clone() };
+        Drift { differences: what.iter().map(differs).collect(), versions: Versions::new() }
+    }
+
     #[test]
     fn what_is_found_twice_counts() {
-        let drift = |what: &[&str]| Drift {
-            differences: what.iter().map(|what| (*what).to_owned()).collect(),
-            versions: Versions::new(),
-        };
+        let drift = |what: &[&str]| drift(&what.iter().copied().map(str::to_owned).collect::<Vec<_>>());
         let mut staleness = Staleness::default();
         staleness.take(drift(&["a"]));
         assert!(staleness.stale().is_empty());
@@ -91,5 +100,20 @@ mod tests {
         assert_eq!(staleness.stale(), ["a", "b"]);
         staleness.take(drift(&[]));
         assert!(staleness.stale().is_empty());
+    }
+
+    #[test]
+    fn only_so_much_is_told() {
+        let told = |names: &[String]| {
+            let mut staleness = Staleness::default();
+            staleness.take(drift(names));
+            staleness.take(drift(names));
+            staleness.stale()
+        };
+        let names: Vec<String> = (10..30).map(|at| format!("@a/{at}")).collect();
+        assert_eq!(told(&names[..STALE_MAX]), names[..STALE_MAX]);
+        let many = told(&names);
+        assert_eq!((many.len(), many[STALE_MAX - 1].as_str()), (STALE_MAX, "and 13 more"));
+        assert_eq!(told(&["x".repeat(OUTPUT_TEXT_MAX + 1)]), ["x".repeat(OUTPUT_TEXT_MAX)]);
     }
 }

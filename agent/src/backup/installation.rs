@@ -1,9 +1,10 @@
 //! What is backed up, or restored into: one app's database and storage, as the app's own settings name them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::BackupError;
+use crate::profile::MARKER;
 
 /// What a backup keeps of the storage, relative to `STORAGE_PATH`, and why. What is missing there is recorded as absent,
 /// and is absent again after a restore. Uploads have a policy of their own; the rest is logs, caches, sockets,
@@ -19,8 +20,27 @@ pub const KEPT: [&str; 5] = [
     // The licence key and the installation's own id.
     ".license",
     // While this is there, the next plain start upgrades. It belongs to the state of the database.
-    ".upgrading",
+    MARKER,
 ];
+
+/// Where plugins that were added lie, if that is not a folder of the storage.
+const PLUGINS: &str = "PLUGIN_STORAGE_PATH";
+/// The same for uploads.
+const UPLOADS: &str = "LOCAL_STORAGE_DEST";
+
+/// Where plugins that were added lie, by the app's computed environment.
+pub(crate) fn plugins_folder(vars: &BTreeMap<String, String>) -> PathBuf {
+    in_storage(vars, PLUGINS, "plugins")
+}
+
+/// What a setting names, or else this folder of the storage.
+fn in_storage(vars: &BTreeMap<String, String>, key: &str, name: &str) -> PathBuf {
+    let get = |key: &str| vars.get(key).map_or("", String::as_str);
+    match get(key) {
+        "" => Path::new(get("STORAGE_PATH")).join(name),
+        own => own.into(),
+    }
+}
 
 /// Which kind of database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -101,9 +121,7 @@ impl Installation {
             )))
         };
         let storage = folder("STORAGE_PATH")?;
-        let or = |key: &str, name: &str| {
-            if get(key).is_empty() { Ok(storage.join(name)) } else { folder(key) }
-        };
+        let own = |key: &str| if get(key).is_empty() { Ok(()) } else { folder(key).map(drop) };
         Ok(Self {
             dialect,
             host: need("DB_HOST")?,
@@ -116,8 +134,8 @@ impl Installation {
                 .map(str::to_owned),
             prefix: get("DB_TABLE_PREFIX").to_owned(),
             underscored: get("DB_UNDERSCORED") == "true",
-            plugins: or("PLUGIN_STORAGE_PATH", "plugins")?,
-            uploads: or("LOCAL_STORAGE_DEST", "uploads")?,
+            plugins: own(PLUGINS).map(|()| plugins_folder(vars))?,
+            uploads: own(UPLOADS).map(|()| in_storage(vars, UPLOADS, "uploads"))?,
             storage,
         })
     }
@@ -178,14 +196,17 @@ mod tests {
         assert_eq!(plain.version_table(), "n_applicationVersion");
         assert_eq!(plain.kept()[0].1, PathBuf::from("/s/plugins"));
         assert!(!format!("{plain:?}").contains("secret"));
-        let moved = vars(&[("LOCAL_STORAGE_DEST", "/u"), ("DB_SCHEMA", "noco")]);
+        let moved =
+            vars(&[("LOCAL_STORAGE_DEST", "/u"), ("PLUGIN_STORAGE_PATH", "/p"), ("DB_SCHEMA", "noco")]);
         let moved = Installation::from_vars(&moved).unwrap();
+        assert_eq!(moved.kept()[0].1, PathBuf::from("/p"));
         assert_eq!((moved.uploads, moved.schema.as_deref()), ("/u".into(), Some("noco")));
         for (more, text) in [
             (("DB_DIALECT", "sqlite"), "only postgres"),
             (("DB_DIALECT_OPTIONS_SSL_MODE", "require"), "TLS"),
             (("DB_PORT", "x"), "must be a port"),
             (("STORAGE_PATH", "storage"), "absolute"),
+            (("PLUGIN_STORAGE_PATH", "plugins"), "absolute"),
             (("DB_HOST", ""), "no DB_HOST"),
         ] {
             let error = Installation::from_vars(&vars(&[more])).unwrap_err().to_string();

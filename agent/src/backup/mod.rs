@@ -54,6 +54,7 @@ pub use create::Uploads;
 pub use error::{BackupError, size};
 pub use external::External;
 pub use folder::{Folder, Listing};
+pub(crate) use installation::plugins_folder;
 pub use installation::{Dialect, Installation, KEPT};
 pub use manifest::{Checked, FileEntry, Manifest, RestoreNote, UploadsKept};
 pub use program::Tools;

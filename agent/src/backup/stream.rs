@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::BackupError;
 use super::manifest::FileEntry;
 use super::progress::Meter;
+use crate::host::digest::{digits, sha256};
 
 /// How many bytes are moved at a time.
 const CHUNK: usize = 256 * 1024;
@@ -81,8 +82,7 @@ impl<W> Hashing<W> {
 
     /// What it went to, the number of bytes, and their SHA-256.
     pub(super) fn end(self) -> (W, u64, String) {
-        let digits = self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        (self.to, self.bytes, digits)
+        (self.to, self.bytes, digits(self.hash))
     }
 }
 
@@ -138,10 +138,7 @@ pub(super) fn write(
 
 /// Length and SHA-256 of what a file holds.
 pub(super) fn digest(path: &Path, ticket: &Ticket) -> io::Result<(u64, String)> {
-    let mut to = Hashing::new(io::sink(), ticket);
-    copy(&mut File::open(path)?, &mut to)?;
-    let (_, bytes, sha256) = to.end();
-    Ok((bytes, sha256))
+    sha256(File::open(path)?, |bytes| ticket.passed(bytes))
 }
 
 #[cfg(test)]

@@ -5,19 +5,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use soloist_core::assignment::{OUTPUT_TEXT_MAX, STALE_MAX};
-
 /// Versions of the plugins on a node's disk, by package name: of those that can change while the app runs.
 pub type Versions = BTreeMap<String, String>;
 
 /// A package that is always loaded and stands in no table.
 const PRESET: &str = "@nocobase/preset-";
 
+/// In what one plugin differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Its package name.
+    pub package: String,
+    /// The difference with that name, for people.
+    pub text: String,
+}
+
 /// What was found at one look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
-    /// The differences, for people.
-    pub differences: Vec<String>,
+    /// All differences.
+    pub differences: Vec<Difference>,
     /// The versions on the disk.
     pub versions: Versions,
 }
@@ -29,21 +36,19 @@ pub(super) fn compare(
     before: Option<&Versions>,
     versions: Versions,
 ) -> Drift {
-    let missing = wanted.difference(loaded).map(|package| format!("{package} is enabled and not loaded"));
+    let differs = |package: &String, how: &str| Difference {
+        package: package.clone(),
+        text: format!("{package} {how}"),
+    };
+    let missing = wanted.difference(loaded).map(|package| differs(package, "is enabled and not loaded"));
     let extra = loaded.difference(wanted).filter(|package| !package.starts_with(PRESET));
-    let extra = extra.map(|package| format!("{package} is not enabled and still loaded"));
+    let extra = extra.map(|package| differs(package, "is not enabled and still loaded"));
     let other = before.into_iter().flatten().filter(|(package, _)| loaded.contains(*package));
     let other = other.filter_map(|(package, old)| {
         let new = versions.get(package).filter(|new| *new != old)?;
-        Some(format!("{package} {old} is loaded, and {new} lies on the disk"))
+        Some(differs(package, &format!("{old} is loaded, and {new} lies on the disk")))
     });
-    let clip = |text: String| text.chars().take(OUTPUT_TEXT_MAX).collect::<String>();
-    let mut differences: Vec<String> = missing.chain(extra).chain(other).map(clip).collect();
-    if differences.len() > STALE_MAX {
-        let more = differences.len() - STALE_MAX + 1;
-        differences.truncate(STALE_MAX - 1);
-        differences.push(format!("and {more} more"));
-    }
+    let differences = missing.chain(extra).chain(other).collect();
     Drift { differences, versions }
 }
 
@@ -61,12 +66,14 @@ mod tests {
         let new = Versions::from([("@a/x".into(), "2.0.0".into()), ("@a/y".into(), "2.0.0".into())]);
         let loaded = set(&["@a/x", "@a/gone", "@nocobase/preset-nocobase"]);
         let drift = compare(&set(&["@a/x", "@a/new"]), &loaded, Some(&old), new.clone());
+        let found: Vec<(&str, &str)> =
+            drift.differences.iter().map(|found| (found.package.as_str(), found.text.as_str())).collect();
         assert_eq!(
-            drift.differences,
+            found,
             [
-                "@a/new is enabled and not loaded",
-                "@a/gone is not enabled and still loaded",
-                "@a/x 1.0.0 is loaded, and 2.0.0 lies on the disk",
+                ("@a/new", "@a/new is enabled and not loaded"),
+                ("@a/gone", "@a/gone is not enabled and still loaded"),
+                ("@a/x", "@a/x 1.0.0 is loaded, and 2.0.0 lies on the disk"),
             ]
         );
         assert_eq!(drift.versions, new);
@@ -75,11 +82,10 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_named() {
-        let names: Vec<String> = (10..30).map(|at| format!("@a/{at}")).collect();
-        let wanted = names.iter().cloned().collect();
+    fn none_is_left_out_for_the_others() {
+        let wanted: BTreeSet<String> = (10..30).map(|at| format!("@a/{at}")).collect();
         let drift = compare(&wanted, &BTreeSet::new(), None, Versions::new());
-        assert_eq!(drift.differences.len(), STALE_MAX);
-        assert_eq!(drift.differences[STALE_MAX - 1], "and 13 more");
+        let found: BTreeSet<String> = drift.differences.into_iter().map(|found| found.package).collect();
+        assert_eq!(found, wanted);
     }
 }

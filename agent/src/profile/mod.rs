@@ -24,8 +24,9 @@ use crate::release::{Contents, Releases};
 use crate::work::Unfinished;
 
 pub(crate) use command::{base_env, find_program, output};
-pub use drift::{Drift, Versions};
+pub use drift::{Difference, Drift, Versions};
 pub use generic::{GenericConfig, GenericProfile};
+pub(crate) use nocobase::MARKER;
 pub use nocobase::{NocoBaseConfig, NocoBaseProfile, sessions, unfinished};
 pub(crate) use premises::{Launcher, Premises, Survey};
 

@@ -137,60 +137,41 @@ impl LongTasks {
         let (result, output) = match task.name.as_str() {
             name if release::NAMES.contains(&name) && begun_before => self.releases.recover(task).await,
             name if release::NAMES.contains(&name) => {
-                let (to, teller) = teller(String::new(), tell);
-                let end = self.releases.perform(task, &to).await;
-                teller.end(to).await;
-                end
+                told(String::new(), tell, async |to| self.releases.perform(task, to).await).await
             }
             name if packages::NAMES.contains(&name) && begun_before => self.packages.recover().await,
             name if packages::NAMES.contains(&name) => {
-                let (to, teller) = teller(String::new(), tell);
-                let end = self.packages.perform(task, &to).await;
-                teller.end(to).await;
-                end
+                told(String::new(), tell, async |to| self.packages.perform(task, to).await).await
             }
             name if verify::NAMES.contains(&name) && begun_before => self.verifications.recover().await,
             name if verify::NAMES.contains(&name) => {
-                let (to, teller) = teller(String::new(), tell);
-                let end = self.verifications.perform(task, &to).await;
-                teller.end(to).await;
-                end
+                told(String::new(), tell, async |to| self.verifications.perform(task, to).await).await
             }
             _ if begun_before => self.backups.recover(task).await,
-            _ => {
-                let (to, teller) = teller(Progress::default(), tell);
-                let end = self.backups.perform(task, &to).await;
-                teller.end(to).await;
-                end
-            }
+            _ => told(Progress::default(), tell, async |to| self.backups.perform(task, to).await).await,
         };
         (result, bounded(output))
     }
 }
 
 /// Passes on what a task says of its progress, until its end.
-struct Teller(tokio::task::JoinHandle<()>);
-
-fn teller<P: Display + Send + Sync + 'static>(
+async fn told<P: Display + Send + Sync + 'static, R>(
     first: P,
     tell: impl Fn(String) + Send + 'static,
-) -> (watch::Sender<P>, Teller) {
+    work: impl AsyncFnOnce(&watch::Sender<P>) -> R,
+) -> R {
     let (to, mut told) = watch::channel(first);
-    let task = tokio::spawn(async move {
+    let teller = tokio::spawn(async move {
         while told.changed().await.is_ok() {
             let text = told.borrow_and_update().to_string();
             tell(text);
         }
     });
-    (to, Teller(task))
-}
-
-impl Teller {
-    async fn end<P>(self, to: watch::Sender<P>) {
-        drop(to);
-        // It ends with its channel.
-        let _ = self.0.await;
-    }
+    let end = work(&to).await;
+    drop(to);
+    // It ends with its channel.
+    let _ = teller.await;
+    end
 }
 
 /// What is reported of an output.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use soloist_core::assignment::Task;
+use soloist_core::assignment::{Task, TaskResult};
 use soloist_core::ids::{FleetId, NodeId};
 
+use super::Output;
 use crate::host::child::{ChildError, Program};
 use crate::host::leftover;
 use crate::profile::base_env;
@@ -45,6 +46,15 @@ impl Owner {
         let mark = self.mark();
         let ended = tokio::task::spawn_blocking(move || leftover::end(leftover::TASK, &mark)).await;
         ended.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// The end of a task that an earlier run of the agent has begun, and that another attempt simply does again.
+    pub(super) async fn interrupted(&self) -> (TaskResult, Output) {
+        let result = match self.end_leftovers().await {
+            Ok(()) => TaskResult::Interrupted,
+            Err(why) => TaskResult::Failed(why),
+        };
+        (result, Output::new())
     }
 
     fn mark(&self) -> String {

@@ -180,7 +180,7 @@ fn plain_refusal(facts: &Facts, empty: bool, version: Option<&Version>) -> Optio
     if facts.upgrading {
         return Some(
             "the marker storage/.upgrading says that migrations are due: this start would run them; do it in order with \
-             soloist migrate"
+             soloist migrate, or remove the file if nothing is to be upgraded"
                 .to_owned(),
         );
     }

@@ -191,3 +191,11 @@ pub struct TaskCall {
     #[serde(default)]
     pub checks: Vec<Check>,
 }
+
+impl TaskCall {
+    /// A task with these parameters, which looks at no checks.
+    pub(crate) fn new(name: &str, needs: Needs, params: &[(&str, &str)]) -> Self {
+        let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { name: name.to_owned(), needs, params, checks: Vec::new() }
+    }
+}

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use soloist_core::AUTOMATIC;
 use soloist_core::assignment::{Observed, Run, RunMode, Task};
 use soloist_core::command::Role;
-use soloist_core::event::EventKind;
+use soloist_core::event::{Event, EventKind};
 use soloist_core::ids::{Generation, NodeId, OperationId, Right, Token};
-use soloist_core::operation::{HoldMode, Operation, Request, Step};
+use soloist_core::operation::{HoldMode, Operation, Request, Status, Step};
 use soloist_core::packages::{PACKAGES, PACKAGES_BACK};
 use soloist_core::policy::{Policy, Traffic};
 use soloist_core::state::Fleet;
@@ -15,6 +16,9 @@ use soloist_core::time::Millis;
 use super::Summary;
 use super::agent::{Host, Lane};
 use super::app::Phase;
+
+/// What is promised of a fleet that heals by itself: once in ten minutes, by members' clocks that may run a twentieth too fast.
+const HEALS_APART: u64 = 540_000;
 
 /// The oracle's own memory; it believes nothing that the state says of the world.
 #[derive(Debug, Default)]
@@ -29,6 +33,8 @@ pub(crate) struct Oracle {
     quiet: Option<(OperationId, u32, u64)>,
     last_renewal: u64,
     last_promote: u64,
+    /// When the fleet last began to heal by itself, in truth.
+    healed: Option<u64>,
     tokens: BTreeSet<Token>,
     /// What users have written and nobody gave up.
     pub(crate) rows: BTreeSet<u64>,
@@ -52,16 +58,18 @@ impl Oracle {
         self.last_promote = now;
     }
 
-    /// Looks at the events of an entry that was just applied.
+    /// Looks at an event of an entry that was just applied.
     pub(crate) fn happened(
         &mut self,
-        kind: &EventKind,
+        event: &Event,
         fleet: &Fleet,
         hosts: &[Host],
         policy: &Policy,
         now: u64,
     ) -> Result<(), String> {
-        match kind {
+        let operation = event.operation.as_ref().and_then(|id| fleet.operation(id));
+        match &event.kind {
+            EventKind::LockTaken(_) => operation.map_or(Ok(()), |operation| self.heals(operation, now)),
             EventKind::Granted(token) => {
                 self.summary.grants += 1;
                 if !self.tokens.insert(*token)
@@ -97,9 +105,22 @@ impl Oracle {
             EventKind::Ended(how) => {
                 self.summary.succeeded += u64::from(how == "succeeded");
                 self.summary.rolled_back += u64::from(how.starts_with("rolled back"));
-                Ok(())
+                operation.map_or(Ok(()), |operation| exchanged(operation, hosts))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// An operation begins: if the fleet heals by itself, that is long after the last time.
+    fn heals(&mut self, operation: &Operation, now: u64) -> Result<(), String> {
+        if operation.by != AUTOMATIC || operation.request != Request::Heal {
+            return Ok(());
+        }
+        match self.healed.replace(now) {
+            Some(last) if now - last < HEALS_APART => {
+                Err(format!("the fleet heals by itself again after {} ms", now - last))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -336,6 +357,22 @@ impl Oracle {
             Ok(())
         }
     }
+}
+
+/// An operation has ended: if it was to exchange packages, every node has them, or none where that was taken back.
+fn exchanged(operation: &Operation, hosts: &[Host]) -> Result<(), String> {
+    if !matches!(operation.request, Request::Packages { .. }) {
+        return Ok(());
+    }
+    let id = &operation.id;
+    let has = |host: &&Host| host.packages.as_ref() == Some(id);
+    let mut nodes = hosts.iter().filter(|host| host.role == Role::App);
+    let (found, what) = match operation.status {
+        Status::Succeeded => (nodes.find(|host| !has(host)), "has succeeded without its packages on"),
+        Status::RolledBack(_) => (nodes.find(has), "was taken back, and its packages are still on"),
+        _ => return Ok(()),
+    };
+    found.map_or(Ok(()), |host| Err(format!("{id} {what} {}", host.name)))
 }
 
 /// A step was done: if it kept users away from nodes, no load balancer may still send some there.

@@ -2,6 +2,7 @@
 
 use crate::api::Person;
 use crate::packages::{Kind, LAB, archive, everywhere};
+use crate::upgrade_faults::with_damaged_backups;
 use crate::world::{World, wait};
 
 /// See the module.
@@ -21,6 +22,14 @@ pub(crate) fn migrated(world: &mut World) {
     assert!(refused.stderr.contains(".upgrading"), "{refused:?}");
     assert_eq!(world.app_pids(1), before, "nothing was stopped");
 
+    // It fails before any migration has begun: the nodes can start again.
+    let failed = with_damaged_backups(world, &["migrate", "--on", "node-1"]).expect(1);
+    assert!(failed.stderr.contains("damaged"), "{failed:?}");
+    world.until_whole();
+    assert!(!marker.exists());
+
+    Person::at(world.app_port(0)).upload("pm:add", &file);
+    wait("the marker", 20, || marker.exists());
     let _ = world.cli.run(&["migrate"]).expect(0);
     world.until_whole();
     assert!(!marker.exists(), "NocoBase has done with it");

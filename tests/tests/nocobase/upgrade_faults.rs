@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use soloist_tests::harness::head;
+use soloist_tests::harness::{Output, head};
 
 use crate::releases::{GOOD, STATEMENT, time};
 use crate::upgrades::{READY, begin, migrated_alone, one_migrated};
@@ -28,20 +28,25 @@ esac
 pub(crate) fn damaged_backup(world: &mut World) {
     let from = begin(world, READY);
     let before = world.backups();
-    let program = world.lab.join("bin/pg_dump");
-    std::fs::create_dir_all(world.lab.join("bin")).expect("the lab can be written");
-    std::fs::write(&program, CUT).expect("the lab can be written");
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&program, mode).expect("a mode can be set");
-    let output = world.cli.run(&["upgrade", "--to", GOOD, "--on", "node-1"]);
-    std::fs::remove_file(&program).expect("it was written a moment ago");
-    let output = output.expect(1);
+    let output = with_damaged_backups(world, &["upgrade", "--to", GOOD, "--on", "node-1"]).expect(1);
     assert!(output.stderr.contains("damaged"), "{}", output.stderr);
     world.is_back("before");
     let operation = world.last_operation();
     assert_eq!(operation["status"], "rolled_back", "{operation}");
     assert_eq!(world.backups(), before, "what is damaged is no backup");
     one_migrated(world, from, "being ended early", 0);
+}
+
+/// Runs a command while the program that dumps the database leaves half of it out.
+pub(crate) fn with_damaged_backups(world: &World, args: &[&str]) -> Output {
+    let program = world.lab.join("bin/pg_dump");
+    std::fs::create_dir_all(world.lab.join("bin")).expect("the lab can be written");
+    std::fs::write(&program, CUT).expect("the lab can be written");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).expect("a mode can be set");
+    let output = world.cli.run(args);
+    std::fs::remove_file(&program).expect("it was written a moment ago");
+    output
 }
 
 /// No backup can be made: nothing is stopped, and it is said why.

@@ -31,6 +31,8 @@ use crate::host::disk::DiskReader;
 use crate::host::{AppPattern, DatabaseAddress, Marker};
 use crate::probe::{ApiClient, Proofs};
 
+/// While it lies on the storage, the next plain start upgrades.
+pub(crate) const MARKER: &str = ".upgrading";
 /// How long a file on the app folder or the storage may take to answer.
 const DISK_DEADLINE: Duration = Duration::from_secs(3);
 /// Largest `package.json` that is read, in bytes.
@@ -135,7 +137,7 @@ impl NocoBaseProfile {
                 return facts;
             }
         };
-        let marker = PathBuf::from(environment.get("STORAGE_PATH")).join(".upgrading");
+        let marker = PathBuf::from(environment.get("STORAGE_PATH")).join(MARKER);
         let (upgrading, database) = tokio::join!(self.storage.exists(marker), self.database(&environment));
         match upgrading {
             Ok(upgrading) => facts.upgrading = upgrading,

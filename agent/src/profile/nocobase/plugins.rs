@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::environment::Environment;
 use super::{NocoBaseProfile, PACKAGE_MAX, database};
+use crate::backup::plugins_folder;
 use crate::profile::PluginPlaces;
 use crate::profile::drift::{Drift, Versions, compare};
 
@@ -22,7 +22,7 @@ impl NocoBaseProfile {
             return Err("the app's settings name no STORAGE_PATH".into());
         }
         let modules = self.config.app_folder.join("node_modules");
-        Ok(PluginPlaces { storage, plugins: plugins_folder(&environment), modules })
+        Ok(PluginPlaces { storage, plugins: plugins_folder(&environment.vars), modules })
     }
 
     /// In what the loaded plugins differ from those that should be; the reason of an error is for people.
@@ -31,7 +31,7 @@ impl NocoBaseProfile {
         let wanted = database::enabled(&environment, &self.pgappname("soloist-agent")).await?;
         let loaded = environment.api.loaded().await.map_err(|error| error.to_string())?;
         let loaded = loaded.ok_or("the app does not tell what it has loaded")?;
-        let versions = self.storage.call(plugins_folder(&environment), |folder| versions(&folder)).await;
+        let versions = self.storage.call(plugins_folder(&environment.vars), |folder| versions(&folder)).await;
         let versions =
             versions.map_err(|error| format!("the plugins in the storage cannot be read: {error}"))?;
         Ok(compare(&wanted, &loaded, before, versions))
@@ -43,14 +43,6 @@ impl NocoBaseProfile {
     pub(in crate::profile) async fn plugin_off(&self, plugin: &str) -> Result<(), String> {
         let environment = self.computed(false).await.map_err(|error| error.to_string())?;
         database::plugin_off(&environment, &self.pgappname("soloist-agent"), plugin).await
-    }
-}
-
-/// The folder with the plugins that were added.
-fn plugins_folder(environment: &Environment) -> PathBuf {
-    match environment.get("PLUGIN_STORAGE_PATH") {
-        "" => Path::new(environment.get("STORAGE_PATH")).join("plugins"),
-        own => own.into(),
     }
 }
 

@@ -6,8 +6,9 @@ use std::path::{Component, Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType};
+
+use crate::host::digest;
 
 /// Largest archive in bytes, and the most that it may hold.
 const ARCHIVE_MAX: u64 = 512 * 1024 * 1024;
@@ -26,23 +27,13 @@ pub(super) struct Package {
     main: Option<String>,
 }
 
-/// The SHA-256 of a file, in hexadecimal digits.
+/// The SHA-256 of an archive, in hexadecimal digits.
 pub(super) fn sha256(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
     let file = File::open(path)?;
     if file.metadata()?.len() > ARCHIVE_MAX {
         return Err(io::Error::other(format!("it has more than {} MB", ARCHIVE_MAX / 1024 / 1024)));
     }
-    let mut from = io::BufReader::new(file);
-    let mut bytes = [0_u8; 64 * 1024];
-    loop {
-        let read = from.read(&mut bytes)?;
-        if read == 0 {
-            break;
-        }
-        hash.update(bytes.get(..read).unwrap_or_default());
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    digest::sha256(file, |_| Ok(())).map(|(_, digits)| digits)
 }
 
 /// Unpacks an archive into a folder that does not exist yet, without its uppermost folder. Nothing outside of it is written; links

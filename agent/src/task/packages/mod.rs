@@ -5,6 +5,7 @@
 //! | `packages` | fetch each, look into it, make it ready | exchange the folders | as interrupted: another attempt goes on |
 //! | `packages-back` | – | take the exchange back | the same |
 //! | `plugin-off` | – | note in the database that a plugin is not enabled | the same |
+//! | `marker-off` | – | remove NocoBase's marker `.upgrading` from the storage | the same |
 //!
 //! Nodes that share their storage find what the first of them has made ready, and then what it has exchanged.
 
@@ -17,7 +18,9 @@ use std::time::Duration;
 
 use soloist_core::assignment::{Task, TaskPhase, TaskResult};
 use soloist_core::ids::{FleetId, NodeId};
-use soloist_core::packages::{OPERATION, PACKAGES, PACKAGES_BACK, PLUGIN_OFF, PUT, REMOVE, SHA256, VERSION};
+use soloist_core::packages::{
+    MARKER_OFF, OPERATION, PACKAGES, PACKAGES_BACK, PLUGIN_OFF, PUT, REMOVE, SHA256, VERSION,
+};
 use soloist_core::upgrade::DIGEST;
 use tokio::sync::watch;
 
@@ -25,10 +28,10 @@ use self::place::{Exchange, Ready};
 use super::owner::Owner;
 use super::{Output, params};
 use crate::host::disk::DiskReader;
-use crate::profile::{PluginPlaces, Profile};
+use crate::profile::{MARKER, PluginPlaces, Profile};
 
 /// Names of the tasks in this file.
-pub(super) const NAMES: [&str; 3] = [PACKAGES, PACKAGES_BACK, PLUGIN_OFF];
+pub(super) const NAMES: [&str; 4] = [PACKAGES, PACKAGES_BACK, PLUGIN_OFF, MARKER_OFF];
 
 /// How long unpacking and renaming may take. Only a mount that hangs takes longer, and then the operation's own deadline comes first.
 const DISK_DEADLINE: Duration = Duration::from_secs(1800);
@@ -73,11 +76,7 @@ impl PackageTasks {
 
     /// Ends what an earlier run of the agent has begun. Another attempt finishes it.
     pub async fn recover(&self) -> (TaskResult, Output) {
-        let result = match self.owner.end_leftovers().await {
-            Ok(()) => TaskResult::Interrupted,
-            Err(why) => TaskResult::Failed(why),
-        };
-        (result, Output::new())
+        self.owner.interrupted().await
     }
 
     async fn try_perform(
@@ -92,6 +91,9 @@ impl PackageTasks {
             return self.profile.plugin_off(&plugin).await;
         }
         let places = self.profile.plugin_places().await?;
+        if task.name == MARKER_OFF && task.phase == TaskPhase::Run {
+            return self.aside(places.storage.join(MARKER), remove).await;
+        }
         let base = places.storage.join(".soloist").join(self.owner.fleet.as_str()).join("packages");
         let operation = task.params.get(OPERATION).ok_or("the parameter \"operation\" is missing")?;
         let work = base.join(operation);
@@ -252,6 +254,14 @@ fn look_into(
     let ready = Ready { plugin: package.name, version: Some(package.version), digest };
     exchange.note(&ready)?;
     Ok(ready)
+}
+
+/// Removes a file that may be gone already.
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
 }
 
 /// Takes back everything that an operation has exchanged.

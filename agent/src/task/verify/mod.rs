@@ -64,11 +64,7 @@ impl VerifyTasks {
 
     /// Ends what an earlier run of the agent has begun. A check has no effects, so nothing is ever done.
     pub async fn recover(&self) -> (TaskResult, Output) {
-        let result = match self.owner.end_leftovers().await {
-            Ok(()) => TaskResult::Interrupted,
-            Err(why) => TaskResult::Failed(why),
-        };
-        (result, Output::new())
+        self.owner.interrupted().await
     }
 
     async fn try_perform(

@@ -6,7 +6,7 @@ use soloist_core::assignment::{Task, TaskPhase, TaskResult};
 use soloist_core::ids::BackupId;
 
 use soloist_core::operation::Request;
-use soloist_core::packages::{PACKAGES, PACKAGES_BACK, PLUGIN_OFF};
+use soloist_core::packages::{MARKER_OFF, PACKAGES, PACKAGES_BACK, PLUGIN_OFF};
 use soloist_core::upgrade::{DIGEST, PREPARE, RELEASE};
 
 use super::super::agent::{Busy, Child};
@@ -67,14 +67,23 @@ impl World {
             self.hosts[at].facts = None;
             return Ok(());
         }
+        if child.task.name == MARKER_OFF {
+            return Ok(());
+        }
         if child.task.name == PLUGIN_OFF {
             let plugin = child.task.params.get("plugin").cloned().unwrap_or_default();
             self.database.plugins.remove(&plugin);
             return Ok(());
         }
         if [PACKAGES, PACKAGES_BACK].contains(&child.task.name.as_str()) {
-            let done = child.task.name == PACKAGES;
-            self.hosts[at].packages = done.then(|| child.task.key.operation.clone());
+            let operation = child.task.key.operation;
+            let packages = &mut self.hosts[at].packages;
+            if child.task.name == PACKAGES {
+                *packages = Some(operation);
+            } else {
+                // What never began there is left alone.
+                packages.take_if(|packages| *packages == operation);
+            }
             return Ok(());
         }
         let name = backup(&child.task);
@@ -108,7 +117,7 @@ impl World {
         if busy.task.name == RELEASE || busy.task.name == PREPARE {
             return self.finish_release(at, busy);
         }
-        if [PACKAGES, PACKAGES_BACK, PLUGIN_OFF].contains(&busy.task.name.as_str()) {
+        if [PACKAGES, PACKAGES_BACK, PLUGIN_OFF, MARKER_OFF].contains(&busy.task.name.as_str()) {
             return self.finish_packages(at, busy);
         }
         let name = backup(&busy.task);
@@ -175,7 +184,11 @@ impl World {
         let there = host.packages.as_ref() == Some(&wanted);
         let off =
             busy.task.params.get("plugin").is_some_and(|plugin| !self.database.plugins.contains(plugin));
-        let done = if busy.task.name == PLUGIN_OFF { off } else { there == (busy.task.name == PACKAGES) };
+        let done = match busy.task.name.as_str() {
+            PLUGIN_OFF => off,
+            MARKER_OFF => true,
+            name => there == (name == PACKAGES),
+        };
         let result = match (done, busy.recovers) {
             (true, _) => TaskResult::Done,
             (false, true) => TaskResult::Interrupted,

@@ -114,7 +114,7 @@ impl World {
             let on = event.node.as_ref().map(ToString::to_string).unwrap_or_default();
             self.note(format!("    {on} {}", event.kind));
             if let Some(fleet) = self.master.fleets.get(id) {
-                self.oracle.happened(&event.kind, fleet, &self.hosts, &self.policy, self.now)?;
+                self.oracle.happened(event, fleet, &self.hosts, &self.policy, self.now)?;
             }
         }
         invariants(&self.master).map_err(|violation| violation.to_string())?;

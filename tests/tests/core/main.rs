@@ -1,127 +1,20 @@
 //! Decisions of the core that no chance of the simulated world brings about, entry by entry.
 
-use soloist_core::assignment::{AppState, Assignment, DatabaseFacts, Observed, Run, TaskPhase, TaskResult};
-use soloist_core::command::{FEATURE_LEVEL, Registration, Role, Submission, Timer};
+mod log;
+
+use soloist_core::assignment::{AppState, Observed, Run, TaskPhase, TaskResult};
+use soloist_core::command::{Decision, Role, Timer};
 use soloist_core::condition::{Condition, condition};
 use soloist_core::due::Contact;
-use soloist_core::ids::{BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Version};
-use soloist_core::operation::{Blocked, Bring, HoldMode, Operation, Request, Status, Step};
-use soloist_core::policy::{Policy, Traffic};
+use soloist_core::ids::{OperationId, Version};
+use soloist_core::operation::{Blocked, Bring, HoldMode, PackageChange, Request, Status, Step};
+use soloist_core::packages::PACKAGES_BACK;
+use soloist_core::policy::{Heal, Policy, Traffic};
 use soloist_core::state::Desired;
 use soloist_core::time::{Millis, Time};
-use soloist_core::traffic::ServerSeen;
-use soloist_core::upgrade::RELEASE;
-use soloist_core::{Command, Entry, Rejection, Reply, State, apply};
+use soloist_core::{Command, Rejection, Reply};
 
-/// A state with a log of its own.
-#[derive(Default)]
-struct Log {
-    state: State,
-    index: u64,
-}
-
-impl Log {
-    fn push(&mut self, command: Command) -> Result<Reply, Rejection> {
-        self.index += 1;
-        let entry = Entry { time: Time(self.index * 10), wall_ms: 0, feature_level: FEATURE_LEVEL, command };
-        apply(&mut self.state, self.index, &entry).reply
-    }
-
-    fn register(
-        &mut self,
-        node: &str,
-        run: u64,
-        lineage: &[u64],
-        machine: &str,
-        rival: bool,
-    ) -> Result<Reply, Rejection> {
-        self.register_as(Role::App, node, run, lineage, machine, rival)
-    }
-
-    fn register_as(
-        &mut self,
-        role: Role,
-        node: &str,
-        run: u64,
-        lineage: &[u64],
-        machine: &str,
-        rival: bool,
-    ) -> Result<Reply, Rejection> {
-        let registration = Registration {
-            incarnation: Incarnation(run),
-            lineage: lineage.iter().copied().map(Incarnation).collect(),
-            fresh: lineage == [run],
-            machine: MachineId(machine.into()),
-            boot: BootId("boot".into()),
-            address: String::new(),
-            role,
-        };
-        self.push(Command::Register {
-            fleet: fleet(),
-            node: name(node),
-            registration,
-            policy: Policy::default(),
-            rival,
-        })
-    }
-
-    /// The node's agent acknowledges what it is assigned, with the app in this state.
-    fn report(&mut self, node: &str, app: AppState) {
-        self.report_work(node, app, Some(&[]), &[]);
-    }
-
-    /// The same with what is under way inside the app, and what its stop has cut off.
-    fn report_work(&mut self, node: &str, app: AppState, under_way: Option<&[&str]>, cut: &[&str]) {
-        let (incarnation, sequence, applied) = {
-            let known = &self.state.fleets[&fleet()].nodes[&name(node)];
-            (known.incarnation, known.sequence + 1, known.assignment.generation)
-        };
-        let words = |words: &[&str]| words.iter().copied().map(str::to_owned).collect::<Vec<_>>();
-        let (under_way, cut) = (under_way.map(words), words(cut));
-        let observed = Box::new(Observed { applied, app, under_way, cut, ..Observed::default() });
-        let report = Command::Report { fleet: fleet(), node: name(node), incarnation, sequence, observed };
-        assert!(self.push(report).is_ok());
-    }
-
-    /// The balancer's agent acknowledges what it is assigned; it does that, or says why it cannot.
-    fn steer(&mut self, balancer: &str, unsteered: Option<&str>) {
-        let known = &self.state.fleets[&fleet()].balancers[&name(balancer)];
-        let (incarnation, sequence) = (known.incarnation, known.sequence + 1);
-        let Assignment { generation: applied, spec, .. } = known.assignment.clone();
-        let servers = spec.traffic.expect("a balancer is told what to do").servers.into_iter();
-        let seen = |given| if given { ServerSeen::In } else { ServerSeen::Out { cut: 0 } };
-        let servers = servers.filter(|_| unsteered.is_none()).map(|(node, given)| (node, seen(given)));
-        let (servers, unsteered) = (servers.collect(), unsteered.map(str::to_owned));
-        let observed = Box::new(Observed { applied, servers, unsteered, ..Observed::default() });
-        let (fleet, node) = (fleet(), name(balancer));
-        let report = Command::Report { fleet, node, incarnation, sequence, observed };
-        assert!(self.push(report).is_ok());
-    }
-
-    fn submit(&mut self, id: &str, request: Request) -> OperationId {
-        let operation = OperationId::new(id).expect("a plain name");
-        let (fleet, submission) = (fleet(), Submission::default());
-        let submit = Command::Submit { fleet, operation: operation.clone(), request, submission };
-        assert!(self.push(submit).is_ok());
-        operation
-    }
-
-    fn operation(&self, id: &OperationId) -> &Operation {
-        self.state.fleets[&fleet()].operation(id).expect("it is known")
-    }
-
-    fn generation(&self, node: &str) -> Generation {
-        self.state.fleets[&fleet()].nodes[&name(node)].assignment.generation
-    }
-}
-
-fn fleet() -> FleetId {
-    FleetId::new("main").expect("a plain name")
-}
-
-fn name(node: &str) -> NodeId {
-    NodeId::new(node).expect("a plain name")
-}
+use log::{Log, Obedient, fleet, name, running, set_policy};
 
 #[test]
 fn a_ledger_that_was_copied_to_another_machine_continues_nothing() {
@@ -177,96 +70,12 @@ fn an_abort_that_is_repeated_is_one_abort() {
     assert!(node.admitted, "the abort brought node-2 back");
 }
 
-/// A fleet of one node that obeys at once, with a database at a version.
-struct Obedient {
-    log: Log,
-    version: &'static str,
-    code: String,
-}
-
-impl Obedient {
-    /// The fleet after its first plain start.
-    fn started() -> Self {
-        let mut fleet = Self { log: Log::default(), version: "1.0.0", code: "1.0.0".into() };
-        assert!(fleet.log.register("node-1", 1, &[1], "machine", false).is_ok());
-        fleet.submit("start", Request::Start { install: false, nodes: None });
-        fleet.obey(AppState::Serving);
-        assert_eq!(fleet.operation("start").status, Status::Succeeded);
-        fleet
-    }
-
-    fn submit(&mut self, id: &str, request: Request) {
-        let operation = OperationId::new(id).expect("a plain name");
-        let submission = Submission::default();
-        let submit = Command::Submit { fleet: fleet(), operation, request, submission };
-        assert!(self.log.push(submit).is_ok());
-    }
-
-    fn operation(&self, id: &str) -> &Operation {
-        let id = OperationId::new(id).expect("a plain name");
-        self.log.state.fleets[&fleet()].operation(&id).expect("it is known")
-    }
-
-    /// Does what is assigned until nothing new is; an app with the right to migrate comes to `migrated`.
-    fn obey(&mut self, migrated: AppState) {
-        let mut last = None;
-        while last != Some(self.log.generation("node-1")) {
-            last = Some(self.log.generation("node-1"));
-            self.step(&migrated);
-            self.step(&migrated);
-        }
-    }
-
-    fn step(&mut self, migrated: &AppState) {
-        let node = &self.log.state.fleets[&fleet()].nodes[&name("node-1")];
-        let (incarnation, sequence) = (node.incarnation, node.sequence + 1);
-        let Assignment { generation: applied, spec, .. } = node.assignment.clone();
-        let app = match spec.run {
-            Run::Stop => AppState::Stopped,
-            Run::Plain => AppState::Serving,
-            Run::Migrate(_) => migrated.clone(),
-        };
-        let task = spec.task.map(|task| {
-            if (task.name.as_str(), task.phase) == (RELEASE, TaskPhase::Run) {
-                self.code.clone_from(&task.params["version"]);
-            }
-            (task.key, task.phase, TaskResult::Done)
-        });
-        let database = DatabaseFacts {
-            identity: "db".into(),
-            version: Some(Version(self.version.into())),
-            empty: false,
-        };
-        let (code, database) = (Some(Version(self.code.clone())), Some(database));
-        // Its load balancer asks, and hears whatever it is told.
-        let (away, under_way) = (true, Some(Vec::new()));
-        let observed =
-            Observed { applied, app, task, code, database, away, under_way, ..Observed::default() };
-        let report = Command::Report {
-            fleet: fleet(),
-            node: name("node-1"),
-            incarnation,
-            sequence,
-            observed: Box::new(observed),
-        };
-        assert!(self.log.push(report).is_ok());
-    }
-}
-
 #[test]
 fn an_upgrade_that_is_tried_again_and_then_ended_still_restores() {
-    let mut fleet = Obedient::started();
-    let ready = Policy { traffic: Traffic::Ready, ..Policy::default() };
-    let set = |policy| Command::SetPolicy {
-        fleet: self::fleet(),
-        policy,
-        seen: 0,
-        by: "op".into(),
-        reason: String::new(),
-        changes: Vec::new(),
-    };
-    assert_eq!(fleet.log.push(set(ready)), Ok(Reply::Policy { version: 1 }));
-    assert!(matches!(fleet.log.push(set(Policy::default())), Err(Rejection::PolicyMoved { version: 1, .. })));
+    let mut fleet = Obedient::started(Some("1.0.0"));
+    fleet.is_asked_for_ready();
+    let again = fleet.log.push(set_policy(Policy::default()));
+    assert!(matches!(again, Err(Rejection::PolicyMoved { version: 1, .. })));
 
     fleet.submit("up", Request::Upgrade { to: Version("1.1.0".into()), on: None, approve: false });
     // It begins to migrate and takes too long.
@@ -296,14 +105,56 @@ fn an_upgrade_that_is_tried_again_and_then_ended_still_restores() {
 }
 
 #[test]
+fn packages_go_back_where_the_version_is_not_known() {
+    let mut fleet = Obedient::started(None);
+    fleet.is_asked_for_ready();
+    let plugin = "@a/x".to_owned();
+    let put = PackageChange::Put { plugin, source: "npm".into(), version: None, sha256: None, enable: false };
+    fleet.submit("put", Request::Packages { changes: vec![put], on: None });
+    fleet.obey(AppState::Failed("it does not load".into()));
+    let operation = fleet.operation("put");
+    assert!(matches!(operation.status, Status::RolledBack(_)), "{operation:?}");
+    let migrates = |step: &Step| matches!(step, Step::Serving { bring: Bring::Migrate, .. });
+    let back = operation.plan.iter().skip_while(|step| !migrates(step)).skip(1);
+    let back: Vec<String> = back.map(Step::kind).collect();
+    assert_eq!(back, ["stop", "grant", "restore", "packages-back", "start"]);
+    let node = &fleet.log.state.fleets[&self::fleet()].nodes[&name("node-1")];
+    assert_eq!((node.admitted, node.assignment.spec.run), (true, Run::Plain), "it runs again");
+}
+
+#[test]
+fn packages_go_back_on_a_node_that_was_left_out_since() {
+    let mut log = running();
+    let put = PackageChange::Remove { plugin: "@a/x".into() };
+    let id = log.submit("put", Request::Packages { changes: vec![put], on: Some(name("node-1")) });
+    // The agent of node-2 did not answer when it was to start, and was not waited for; then something else failed.
+    let now = log.state.now;
+    let state = log.state.fleets.get_mut(&fleet()).expect("it is known");
+    let operation = state.operation_mut(&id).expect("it is known");
+    let verify = operation.plan.iter().rposition(|step| step.kind() == "verify").expect("nodes are verified");
+    operation.cursor = u32::try_from(verify).expect("a short plan");
+    (operation.granted, operation.exclusive_until, operation.migrated) = (Some(now), Some(now), true);
+    operation.left_out.insert(name("node-2"), "out of contact".into());
+    operation.status = Status::Blocked(Blocked::TaskFailed(name("node-1"), "a check".into()));
+    let (fleet, by, reason) = (fleet(), "op".to_owned(), String::new());
+    let decision = Decision::Rollback { lose_writes: true };
+    let decided = log.push(Command::Decide { fleet, operation: id.clone(), decision, by, reason });
+    assert_eq!(decided, Ok(Reply::Done));
+    let operation = log.operation(&id);
+    let back = operation.plan.iter().skip(verify).find(|step| {
+        matches!(step, Step::Task { nodes, task } if task.name == PACKAGES_BACK && nodes.contains(&name("node-2")))
+    });
+    assert!(back.is_some() && operation.takes_part(&name("node-2")), "{operation:?}");
+}
+
+#[test]
 fn a_balancer_blocks_until_it_can_be_steered_and_is_heard() {
     let mut log = Log::default();
     for (node, run) in [("node-1", 1), ("node-2", 2)] {
         assert!(log.register(node, run, &[run], node, false).is_ok());
     }
     let policy = Policy { traffic: Traffic::Balancer, ..Policy::default() };
-    let (by, reason, changes) = ("op".to_owned(), String::new(), Vec::new());
-    assert!(log.push(Command::SetPolicy { fleet: fleet(), policy, seen: 0, by, reason, changes }).is_ok());
+    assert!(log.push(set_policy(policy)).is_ok());
     let none = log.submit("none", Request::Start { install: false, nodes: None });
     let Status::Aborted(why) = &log.operation(&none).status else { panic!("it cannot begin") };
     assert!(why.contains("no load balancer has an agent"), "{why}");
@@ -352,21 +203,6 @@ fn a_balancer_blocks_until_it_can_be_steered_and_is_heard() {
     assert_eq!(log.operation(&hold).status, blocked);
     assert_eq!(log.push(abort), Ok(Reply::Done));
     assert!(matches!(log.operation(&hold).status, Status::Aborted(_)), "{:?}", log.operation(&hold));
-}
-
-/// Two nodes that run, without a load balancer.
-fn running() -> Log {
-    let mut log = Log::default();
-    for (node, run) in [("node-1", 1), ("node-2", 2)] {
-        assert!(log.register(node, run, &[run], node, false).is_ok());
-    }
-    let start = log.submit("start", Request::Start { install: false, nodes: None });
-    for _ in 0..3 {
-        log.report("node-1", AppState::Serving);
-        log.report("node-2", AppState::Serving);
-    }
-    assert_eq!(log.operation(&start).status, Status::Succeeded);
-    log
 }
 
 #[test]
@@ -446,8 +282,71 @@ fn a_policy_may_say_not_to_wait() {
     let mut log = running();
     let policy = Policy { quiet_timeout: Millis(0), ..Policy::default() };
     assert_eq!(policy.problem(), None);
-    let (by, reason, changes) = ("op".to_owned(), String::new(), Vec::new());
-    assert!(log.push(Command::SetPolicy { fleet: fleet(), policy, seen: 0, by, reason, changes }).is_ok());
+    assert!(log.push(set_policy(policy)).is_ok());
     let stop = log.submit("stop", Request::Stop);
     assert!(log.operation(&stop).plan.iter().all(|step| step.kind() != "quiet"));
+}
+
+#[test]
+fn a_fleet_heals_by_itself_once_in_ten_minutes() {
+    let mut log = running();
+    let policy = Policy { heal: Heal::Automatic, quiet_timeout: Millis(0), ..Policy::default() };
+    assert!(log.push(set_policy(policy)).is_ok());
+    let stale = || Observed { app: AppState::Serving, stale: vec!["old".into()], ..Observed::default() };
+    let timer = Command::Timer { fleet: fleet(), timer: Timer::AutoHeal };
+    let due = |log: &Log, at| soloist_core::due::due(&log.state, &Contact::default(), at).contains(&timer);
+    log.report_seen("node-1", stale());
+    assert!(due(&log, log.state.now));
+    assert!(matches!(log.push(timer.clone()), Ok(Reply::Submitted { .. })));
+    for app in [AppState::Serving, AppState::Stopped, AppState::Serving] {
+        log.report("node-1", app);
+    }
+    let healed = log.state.fleets[&fleet()].operations.last().and_then(|operation| operation.ended);
+    let again = healed.expect("it was restarted") + Millis::from_secs(600);
+    // It did not help.
+    log.report_seen("node-1", stale());
+    assert!(!due(&log, Time(again.0 - 1)));
+    log.index = again.0 / 10 - 2;
+    assert_eq!(log.push(timer.clone()), Ok(Reply::Unchanged), "a leader is not believed");
+    assert!(due(&log, again));
+    assert!(matches!(log.push(timer.clone()), Ok(Reply::Submitted { .. })));
+}
+
+#[test]
+fn migrations_that_are_given_up_leave_no_marker_where_something_was_stopped() {
+    let kinds =
+        |log: &Log, id: &OperationId| log.operation(id).plan.iter().map(Step::kind).collect::<Vec<_>>();
+    let abort = |operation: &OperationId| {
+        let (by, reason) = ("op".to_owned(), "no".to_owned());
+        Command::Abort { fleet: fleet(), operation: operation.clone(), by, reason }
+    };
+    let mut log = running();
+    assert!(log.push(set_policy(Policy { quiet_timeout: Millis(0), ..Policy::default() })).is_ok());
+    let early = log.submit("early", Request::Migrate { on: Some(name("node-1")) });
+    let plan = ["reach", "check backup", "stop", "grant", "backup", "migrate", "convert", "verify"];
+    assert_eq!(kinds(&log, &early)[..plan.len()], plan);
+    assert!(log.push(abort(&early)).is_ok());
+    assert!(!kinds(&log, &early).contains(&"marker-off".to_owned()), "it is still due");
+    log.report("node-1", AppState::Serving);
+    log.report("node-2", AppState::Serving);
+    assert!(log.operation(&early).status.ended());
+
+    let late = log.submit("late", Request::Migrate { on: Some(name("node-1")) });
+    log.report("node-1", AppState::Serving);
+    log.report("node-2", AppState::Serving);
+    let operation = log.operation(&late);
+    let task = soloist_core::assign::task_key(operation);
+    let node = &log.state.fleets[&fleet()].nodes[&name("node-1")];
+    let seen = Observed {
+        applied: node.assignment.generation,
+        app: AppState::Serving,
+        task: Some((task, TaskPhase::Check, TaskResult::Done)),
+        ..Observed::default()
+    };
+    log.report_seen("node-1", seen);
+    assert_eq!(log.operation(&late).step().map(Step::kind).as_deref(), Some("stop"));
+    assert!(log.push(abort(&late)).is_ok());
+    let after = kinds(&log, &late);
+    let at = |kind: &str| after.iter().position(|found| found == kind);
+    assert!(at("marker-off").is_some() && at("marker-off") < at("start"), "{after:?}");
 }
