@@ -50,6 +50,7 @@ use crate::session::{Identity, News, Outgoing};
 use crate::status::Status;
 use crate::task::LongTasks;
 use crate::task::backup::BackupTasks;
+use crate::task::commercial::CommercialTasks;
 use crate::task::packages::PackageTasks;
 use crate::task::release::ReleaseTasks;
 use crate::task::verify::VerifyTasks;
@@ -200,8 +201,9 @@ async fn run_app(
     let release = config.release.as_ref();
     let releases = ReleaseTasks::new(Arc::clone(&profile), release, fleet.clone(), node.clone());
     let packages = PackageTasks::new(Arc::clone(&profile), fleet.clone(), node.clone());
+    let commercial = CommercialTasks::new(Arc::clone(&profile), fleet.clone(), node.clone());
     let verifications = VerifyTasks::new(Arc::clone(&profile), config.checks.clone(), fleet, node);
-    let tasks = LongTasks { backups, packages, releases, verifications };
+    let tasks = LongTasks { backups, commercial, packages, releases, verifications };
     let gatherer = Arc::new(Gatherer::new(context, config.backup.external.is_some(), Arc::clone(&asks)));
     let (done_out, done) = mpsc::channel(RESULTS_MAX);
     let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), gatherer, tasks, done_out);

@@ -27,6 +27,8 @@ pub const PACKAGES_BACK: &str = "packages-back";
 pub const PLUGIN_OFF: &str = "plugin-off";
 /// Name of the task that removes NocoBase's marker `.upgrading`, with which no node could start plainly: for migrations that failed.
 pub const MARKER_OFF: &str = "marker-off";
+/// Name of the task that fetches the app's commercial plugins as they fit its code. Its check looks whether that can be done.
+pub const COMMERCIAL: &str = "commercial-plugins";
 /// Before a package's name in a task's parameters: where it comes from.
 pub const PUT: &str = "put ";
 /// The same: its version, where one is asked for.

@@ -51,6 +51,8 @@ pub struct Policy {
     pub checks: Vec<Check>,
     /// How many nodes start at the same time once the first one serves.
     pub max_parallel: u32,
+    /// Whether upgrades and migrations fetch the app's commercial plugins as they fit its code.
+    pub commercial_plugins: bool,
     /// Nodes that run alone rather than others, and that are started and restarted before others, the best first.
     pub order: Vec<NodeId>,
 }
@@ -147,6 +149,7 @@ impl Default for Policy {
             uploads: None,
             checks: Vec::new(),
             max_parallel: 1,
+            commercial_plugins: false,
             order: Vec::new(),
         }
     }

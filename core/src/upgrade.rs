@@ -62,20 +62,13 @@ pub(crate) fn steps(
     let policy = &fleet.policy;
     let others: Vec<NodeId> = all.iter().filter(|node| *node != solo).cloned().collect();
     let one = vec![solo.clone()];
-    let backup = backup(policy, operation);
     let verify = verification(policy, Some(to));
     let mut steps = vec![
         Step::Reachable { nodes: all.to_vec(), absent_ok: false },
         Step::Checked { nodes: all.to_vec(), task: release(to) },
-        Step::Checked { nodes: one.clone(), task: backup.clone() },
-        Step::Stopped { nodes: all.to_vec() },
-        Step::Granted,
-        Step::Task { nodes: one.clone(), task: backup },
-        Step::Task { nodes: one.clone(), task: release(to) },
-        Step::Serving { nodes: one.clone(), bring: Bring::Migrate },
-        Step::Converted { node: solo.clone() },
-        Step::Task { nodes: one, task: verify.clone() },
     ];
+    steps.extend(first(policy, operation, all, solo, Some(release(to))));
+    steps.push(Step::Task { nodes: one, task: verify.clone() });
     if approve {
         steps.push(Step::Approved);
     }
@@ -86,23 +79,38 @@ pub(crate) fn steps(
     steps
 }
 
+/// From a running fleet to one node whose database was upgraded, where there is another version of the code with that.
+fn first(
+    policy: &Policy,
+    operation: &Operation,
+    all: &[NodeId],
+    solo: &NodeId,
+    release: Option<TaskCall>,
+) -> Vec<Step> {
+    let one = vec![solo.clone()];
+    let backup = backup(policy, operation);
+    let commercial = || TaskCall::new(packages::COMMERCIAL, Needs::Stopped, &[]);
+    let commercial = policy.commercial_plugins.then(commercial);
+    let checked = |task| Step::Checked { nodes: one.clone(), task };
+    let done = |task| Step::Task { nodes: one.clone(), task };
+    let mut steps = vec![checked(backup.clone())];
+    steps.extend(commercial.clone().map(checked));
+    steps.extend([Step::Stopped { nodes: all.to_vec() }, Step::Granted, done(backup)]);
+    // What is fetched fits the code that is current.
+    steps.extend(release.into_iter().chain(commercial).map(done));
+    steps.push(Step::Serving { nodes: one.clone(), bring: Bring::Migrate });
+    steps.push(Step::Converted { node: solo.clone() });
+    steps
+}
+
 /// The plan that runs the migrations that are due, with the code as it is.
 pub(crate) fn migrate(fleet: &Fleet, operation: &Operation, all: &[NodeId], solo: &NodeId) -> Vec<Step> {
     let policy = &fleet.policy;
     let verify = verification(policy, operation.from.as_ref());
     let others: Vec<NodeId> = all.iter().filter(|node| *node != solo).cloned().collect();
-    let one = vec![solo.clone()];
-    let backup = backup(policy, operation);
-    let mut steps = vec![
-        Step::Reachable { nodes: all.to_vec(), absent_ok: false },
-        Step::Checked { nodes: one.clone(), task: backup.clone() },
-        Step::Stopped { nodes: all.to_vec() },
-        Step::Granted,
-        Step::Task { nodes: one.clone(), task: backup },
-        Step::Serving { nodes: one.clone(), bring: Bring::Migrate },
-        Step::Converted { node: solo.clone() },
-        Step::Task { nodes: one, task: verify.clone() },
-    ];
+    let mut steps = vec![Step::Reachable { nodes: all.to_vec(), absent_ok: false }];
+    steps.extend(first(policy, operation, all, solo, None));
+    steps.push(Step::Task { nodes: vec![solo.clone()], task: verify.clone() });
     steps.extend(start(policy, &others, &verify));
     steps
 }
@@ -213,7 +221,7 @@ pub(crate) fn back(fleet: &Fleet, operation: &Operation) -> Vec<Step> {
     let one = vec![solo.clone()];
     let others: Vec<NodeId> = all.iter().filter(|node| *node != solo).cloned().collect();
     let mut steps = vec![Step::Stopped { nodes: all.clone() }, Step::Granted];
-    if operation.migrated {
+    if operation.migrated || has_fetched(operation) {
         // Whoever had the right may have changed the database, also when nothing was heard of it.
         let mut restore = TaskCall::new("restore", Needs::Stopped, &[("backup", operation.id.as_str())]);
         restore.params.extend(code.map(|version| ("code".to_owned(), version.0.clone())));
@@ -232,10 +240,21 @@ pub(crate) fn back(fleet: &Fleet, operation: &Operation) -> Vec<Step> {
     steps
 }
 
+/// Whether commercial plugins may have taken the place of those that the backup has.
+fn has_fetched(operation: &Operation) -> bool {
+    reached(operation)
+        .any(|step| matches!(step, Step::Task { task, .. } if task.name == packages::COMMERCIAL))
+}
+
+/// The steps that were begun.
+fn reached(operation: &Operation) -> impl Iterator<Item = &Step> {
+    let count = usize::try_from(operation.cursor).unwrap_or(usize::MAX).saturating_add(1);
+    operation.plan.iter().take(count)
+}
+
 /// What lets the nodes start again after migrations that were not done, once something was stopped for them.
 pub(crate) fn without_marker(operation: &Operation, solo: &NodeId) -> Option<Step> {
-    let reached = usize::try_from(operation.cursor).unwrap_or(usize::MAX).saturating_add(1);
-    let stopped = operation.plan.iter().take(reached).any(|step| matches!(step, Step::Stopped { .. }));
+    let stopped = reached(operation).any(|step| matches!(step, Step::Stopped { .. }));
     let due = stopped && matches!(operation.request, Request::Migrate { .. });
     let task = TaskCall::new(packages::MARKER_OFF, Needs::Nothing, &[]);
     due.then(|| Step::Task { nodes: vec![solo.clone()], task })
@@ -244,8 +263,7 @@ pub(crate) fn without_marker(operation: &Operation, solo: &NodeId) -> Option<Ste
 /// Whether traffic must not be sent to a node: an operation has stopped it and not verified it yet, or waits for approval.
 pub(crate) fn holds(operation: &Operation, node: &NodeId) -> bool {
     let at = usize::try_from(operation.cursor).unwrap_or(usize::MAX);
-    let mut before = operation.plan.iter().take(at.saturating_add(1));
-    if !before.any(|step| matches!(step, Step::Stopped { nodes } if nodes.contains(node))) {
+    if !reached(operation).any(|step| matches!(step, Step::Stopped { nodes } if nodes.contains(node))) {
         return false;
     }
     operation.plan.iter().skip(at).any(|step| match step {

@@ -108,6 +108,7 @@ struct File {
     grace: Option<Length>,
     uploads: Option<Uploads>,
     max_parallel: u32,
+    commercial_plugins: bool,
     order: Vec<NodeId>,
     checks: Vec<OneCheck>,
 }
@@ -135,6 +136,7 @@ impl Default for File {
             grace: policy.grace.map(Length),
             uploads: policy.uploads,
             max_parallel: policy.max_parallel,
+            commercial_plugins: policy.commercial_plugins,
             order: policy.order,
             checks: policy.checks.into_iter().map(OneCheck).collect(),
         }
@@ -164,6 +166,7 @@ impl From<File> for Policy {
             uploads: file.uploads,
             checks: file.checks.into_iter().map(|check| check.0).collect(),
             max_parallel: file.max_parallel,
+            commercial_plugins: file.commercial_plugins,
             order: file.order,
         }
     }

@@ -7,6 +7,7 @@ mod generic;
 mod nocobase;
 mod premises;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -91,6 +92,16 @@ pub(crate) struct PluginPlaces {
     pub(crate) plugins: PathBuf,
     /// Those that came with the app, beside links to the others.
     pub(crate) modules: PathBuf,
+}
+
+/// What fetches an app's commercial plugins. Holds passwords, so it cannot be printed.
+pub(crate) struct CommercialFetch {
+    /// The program and its arguments.
+    pub(crate) argv: Vec<String>,
+    /// Its environment.
+    pub(crate) env: BTreeMap<String, String>,
+    /// The address that it fetches from.
+    pub(crate) server: String,
 }
 
 /// A profile could not do its part.
@@ -315,6 +326,16 @@ impl Profile {
             Profile::NocoBase(profile) => profile.plugin_off(plugin).await,
             Profile::Generic(_) => {
                 Err("this node's app is not NocoBase: how it notes its plugins is not known".into())
+            }
+        }
+    }
+
+    /// What fetches the app's commercial plugins; the reason of an error is for people.
+    pub(crate) async fn commercial(&self) -> Result<CommercialFetch, String> {
+        match self {
+            Profile::NocoBase(profile) => profile.commercial().await,
+            Profile::Generic(_) => {
+                Err("this node's app is not NocoBase: it has no commercial plugins".into())
             }
         }
     }

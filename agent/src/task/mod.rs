@@ -4,6 +4,7 @@
 //! A result other than [`TaskEnd::UnderWay`] says that nothing of the task is still under way.
 
 pub mod backup;
+pub mod commercial;
 mod owner;
 pub mod packages;
 mod params;
@@ -20,6 +21,7 @@ use soloist_core::ids::{FleetId, NodeId};
 use tokio::sync::watch;
 
 use self::backup::BackupTasks;
+use self::commercial::CommercialTasks;
 use self::owner::Owner;
 use self::packages::PackageTasks;
 use self::release::ReleaseTasks;
@@ -113,6 +115,8 @@ pub struct LongTasks {
     pub releases: ReleaseTasks,
     /// Plugins as packages.
     pub packages: PackageTasks,
+    /// Commercial plugins.
+    pub commercial: CommercialTasks,
     /// Verifications.
     pub verifications: VerifyTasks,
 }
@@ -122,6 +126,7 @@ impl LongTasks {
     #[must_use]
     pub fn have(&self, name: &str) -> bool {
         backup::NAMES.contains(&name)
+            || commercial::NAMES.contains(&name)
             || packages::NAMES.contains(&name)
             || release::NAMES.contains(&name)
             || verify::NAMES.contains(&name)
@@ -143,6 +148,8 @@ impl LongTasks {
             name if packages::NAMES.contains(&name) => {
                 told(String::new(), tell, async |to| self.packages.perform(task, to).await).await
             }
+            name if commercial::NAMES.contains(&name) && begun_before => self.commercial.recover().await,
+            name if commercial::NAMES.contains(&name) => self.commercial.perform(task).await,
             name if verify::NAMES.contains(&name) && begun_before => self.verifications.recover().await,
             name if verify::NAMES.contains(&name) => {
                 told(String::new(), tell, async |to| self.verifications.perform(task, to).await).await

@@ -131,6 +131,8 @@ fn known(nodes: &Nodes) -> Known<'_> {
 pub fn examine(fleet: &Fleet, nodes: &Nodes) -> Vec<Finding> {
     let mut findings = compare(nodes);
     findings.extend(traffic::declared(fleet, nodes));
+    // Operations look after them then.
+    findings.retain(|found| found.check != check::COMMERCIAL_PLUGINS || !fleet.policy.commercial_plugins);
     findings.sort_by_key(|finding| finding.severity);
     findings
 }

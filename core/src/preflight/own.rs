@@ -104,8 +104,8 @@ fn said<'a>(known: &Known<'a>, of: impl Fn(&'a NodeFacts) -> Vec<String>) -> BTr
 pub(super) fn commercial(known: &Known<'_>) -> Vec<Finding> {
     let each = said(known, |facts| facts.commercial.clone()).into_iter().map(|(what, nodes)| {
         let text = format!("NocoBase's own launcher would fetch commercial plugins: {what}");
-        let remedy = "nodes under Soloist do not fetch them: put them into storage/plugins yourself while all nodes are stopped \
-                      (soloist run --all-stopped)";
+        let remedy = "nodes under Soloist do not fetch them at a start: set commercial_plugins = true in the fleet's policy, and \
+                      upgrade and migrate fetch them while all nodes are stopped";
         Finding::warning(check::COMMERCIAL_PLUGINS, nodes, text, remedy)
     });
     each.collect()

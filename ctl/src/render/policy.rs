@@ -23,6 +23,7 @@ enum Value {
     Count(u32),
     Word(&'static str),
     Names(Vec<String>),
+    Flag(bool),
     /// Nothing is said, with a value as an example.
     Unset(&'static str),
 }
@@ -54,6 +55,7 @@ fn lines(policy: &Policy) -> Vec<Line> {
         uploads,
         checks: _,
         max_parallel,
+        commercial_plugins,
         order,
     } = policy;
     let length = |length: &Millis| Value::Length(*length);
@@ -95,6 +97,11 @@ fn lines(policy: &Policy) -> Vec<Line> {
         line("grace", grace, "between SIGTERM and SIGKILL; what a node says itself counts first"),
         line("uploads", uploads, "in backups: skip, presync or include; not set: each node's own"),
         line("max_parallel", Value::Count(*max_parallel), "nodes that start at once, after the first"),
+        line(
+            "commercial_plugins",
+            Value::Flag(*commercial_plugins),
+            "are fetched by upgrade and migrate, as they fit the code",
+        ),
         line(
             "order",
             Value::Names(order.iter().map(ToString::to_string).collect()),
@@ -148,6 +155,7 @@ pub fn file(fleet: &FleetId, policy: &Policy, version: u64) -> String {
             Value::Length(length) => (format!("{} = \"{}\"", line.key, compact(length)), line.what),
             Value::Count(count) => (format!("{} = {count}", line.key), line.what),
             Value::Word(word) => (format!("{} = \"{word}\"", line.key), line.what),
+            Value::Flag(flag) => (format!("{} = {flag}", line.key), line.what),
             Value::Names(names) => (format!("{} = [{}]", line.key, listed(&names)), line.what),
             Value::Unset(example) => (format!("# {} = {example}", line.key), line.what),
         })
@@ -193,6 +201,7 @@ pub fn value(policy: &Policy) -> serde_json::Value {
             Value::Count(count) => json!(count),
             Value::Word(word) => json!(word),
             Value::Names(names) => json!(names),
+            Value::Flag(flag) => json!(flag),
             Value::Unset(_) => continue,
         };
         map.insert(line.key.to_owned(), value);
@@ -222,6 +231,7 @@ fn shown(value: &Value) -> String {
         Value::Length(length) => words(*length),
         Value::Count(count) => count.to_string(),
         Value::Word(word) => (*word).to_owned(),
+        Value::Flag(flag) => flag.to_string(),
         Value::Names(names) if names.is_empty() => "none".to_owned(),
         Value::Names(names) => names.join(", "),
         Value::Unset(_) => "not set".to_owned(),
@@ -296,6 +306,7 @@ mod tests {
             traffic: soloist_core::policy::Traffic::Balancer,
             grace: Some(Millis::from_secs(45)),
             uploads: Some(soloist_core::policy::Uploads::Include),
+            commercial_plugins: true,
             order: ["node-2", "node-1"].map(|name| NodeId::new(name).unwrap()).into(),
             checks: vec![
                 check(
@@ -329,6 +340,7 @@ mod tests {
             "lease = \"30500ms\"",
             "grace = \"45s\"",
             "keep_backups = 7",
+            "commercial_plugins = true",
             "order = [\"node-2\", \"node-1\"]",
             "traffic = \"balancer\"",
             "command = \"smoke\"\ntimeout = \"1500ms\"\ntries = 4\n",
@@ -370,7 +382,11 @@ mod tests {
     #[test]
     fn a_table_has_checks_too() {
         let text = table(&full());
-        assert!(text.contains("start_timeout      2 h"), "{text}");
-        assert!(text.contains("check smoke        command smoke ends with 0"), "{text}");
+        let has = |key: &str, value: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key));
+            line.is_some_and(|line| line.trim_start().starts_with(value))
+        };
+        assert!(has("start_timeout ", "2 h"), "{text}");
+        assert!(has("check smoke ", "command smoke ends with 0"), "{text}");
     }
 }

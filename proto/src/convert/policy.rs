@@ -163,6 +163,7 @@ impl From<Policy> for v1::Policy {
             heal: v1::policy::Heal::from(policy.heal).into(),
             quiet_timeout_ms: policy.quiet_timeout.0,
             order: policy.order.into_iter().map(Into::into).collect(),
+            commercial_plugins: policy.commercial_plugins,
         }
     }
 }
@@ -192,6 +193,7 @@ impl TryFrom<v1::Policy> for Policy {
             max_parallel: policy.max_parallel,
             drain_timeout: Millis(policy.drain_timeout_ms),
             quiet_timeout: Millis(policy.quiet_timeout_ms),
+            commercial_plugins: policy.commercial_plugins,
             order: policy.order.into_iter().map(|node| name("order", node)).collect::<Result<_, _>>()?,
         })
     }

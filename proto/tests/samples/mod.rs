@@ -122,6 +122,7 @@ pub(crate) fn policy() -> Policy {
         uploads: Some(Uploads::Presync),
         checks: checks(),
         max_parallel: 4,
+        commercial_plugins: true,
         order: ["node-2", "node-1"].map(node).into(),
     }
 }

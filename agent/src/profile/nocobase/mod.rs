@@ -4,6 +4,7 @@
 //! first ([`environment`]), then `node …/@nocobase/app/lib/index.js start` is exactly one process. Only a run with
 //! the right to install or upgrade gets `--quickstart`.
 
+mod commercial;
 mod database;
 mod environment;
 mod plugins;

@@ -6,7 +6,7 @@ use soloist_core::assignment::{Task, TaskPhase, TaskResult};
 use soloist_core::ids::BackupId;
 
 use soloist_core::operation::Request;
-use soloist_core::packages::{MARKER_OFF, PACKAGES, PACKAGES_BACK, PLUGIN_OFF};
+use soloist_core::packages::{COMMERCIAL, MARKER_OFF, PACKAGES, PACKAGES_BACK, PLUGIN_OFF};
 use soloist_core::upgrade::{DIGEST, PREPARE, RELEASE};
 
 use super::super::agent::{Busy, Child};
@@ -67,7 +67,7 @@ impl World {
             self.hosts[at].facts = None;
             return Ok(());
         }
-        if child.task.name == MARKER_OFF {
+        if [MARKER_OFF, COMMERCIAL].contains(&child.task.name.as_str()) {
             return Ok(());
         }
         if child.task.name == PLUGIN_OFF {
@@ -117,7 +117,7 @@ impl World {
         if busy.task.name == RELEASE || busy.task.name == PREPARE {
             return self.finish_release(at, busy);
         }
-        if [PACKAGES, PACKAGES_BACK, PLUGIN_OFF, MARKER_OFF].contains(&busy.task.name.as_str()) {
+        if [PACKAGES, PACKAGES_BACK, PLUGIN_OFF, MARKER_OFF, COMMERCIAL].contains(&busy.task.name.as_str()) {
             return self.finish_packages(at, busy);
         }
         let name = backup(&busy.task);
@@ -186,7 +186,7 @@ impl World {
             busy.task.params.get("plugin").is_some_and(|plugin| !self.database.plugins.contains(plugin));
         let done = match busy.task.name.as_str() {
             PLUGIN_OFF => off,
-            MARKER_OFF => true,
+            MARKER_OFF | COMMERCIAL => true,
             name => there == (name == PACKAGES),
         };
         let result = match (done, busy.recovers) {

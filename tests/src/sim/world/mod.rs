@@ -115,6 +115,7 @@ impl World {
             grace: None,
             uploads: None,
             checks: Vec::new(),
+            commercial_plugins: chance.permille(300),
             order: Vec::from_iter(chance.permille(500).then(|| named("node", chance.between(1, 4)))),
         };
         let badness = if chance.permille(500) { 1000 } else { 200 };
