@@ -256,7 +256,7 @@ fn reached(operation: &Operation) -> impl Iterator<Item = &Step> {
 pub(crate) fn without_marker(operation: &Operation, solo: &NodeId) -> Option<Step> {
     let stopped = reached(operation).any(|step| matches!(step, Step::Stopped { .. }));
     let due = stopped && matches!(operation.request, Request::Migrate { .. });
-    let task = TaskCall::new(packages::MARKER_OFF, Needs::Nothing, &[]);
+    let task = TaskCall::new(packages::MARKER_OFF, Needs::Stopped, &[]);
     due.then(|| Step::Task { nodes: vec![solo.clone()], task })
 }
 

@@ -1,8 +1,7 @@
 //! What the agent is told: by the coordinators, and by its own jobs.
 
 use soloist_core::agent::{Checked, Health as CoreHealth};
-use soloist_core::assignment::TaskPhase;
-use soloist_core::upgrade::RELEASE;
+use soloist_core::assignment::{Needs, TaskPhase};
 use tokio::time::Instant;
 
 use crate::driver::DriverError;
@@ -125,7 +124,9 @@ impl Agent {
             }
             Done::Task(key, phase, result, output) => {
                 tracing::info!(operation = %key.operation, attempt = key.attempt, ?phase, ?result, "task ended");
-                if self.busy.take().is_some_and(|task| task.name == RELEASE) && phase == TaskPhase::Run {
+                // It may have changed what the app runs on.
+                let under = self.busy.take().is_some_and(|task| task.needs == Needs::Stopped);
+                if under && phase == TaskPhase::Run {
                     self.forget_code();
                 }
                 self.task_progress.clear();

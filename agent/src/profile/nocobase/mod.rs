@@ -7,6 +7,7 @@
 mod commercial;
 mod database;
 mod environment;
+mod links;
 mod plugins;
 mod premises;
 mod release;
@@ -27,6 +28,7 @@ pub use self::work::{sessions, unfinished};
 use self::environment::{Cache, Environment};
 use super::command::find_program;
 use super::{Facts, NodeContext, ProfileError};
+use crate::backup::plugins_folder;
 use crate::driver::AppCommand;
 use crate::host::disk::DiskReader;
 use crate::host::{AppPattern, DatabaseAddress, Marker};
@@ -111,6 +113,12 @@ impl NocoBaseProfile {
                 self.config.app_folder.display()
             );
             return Err(ProfileError::Refused(text));
+        }
+        let (modules, plugins) = (folder.join("node_modules"), plugins_folder(&vars));
+        let linked = self.code.call(modules, move |modules| links::link_all(&modules, &plugins)).await;
+        if let Err(error) = linked {
+            // NocoBase tries it itself, and most apps have all links already.
+            tracing::warn!(%error, "links to added plugins cannot be made");
         }
         let mut argv = vec![self.node_program()?];
         let arguments = vars.get("NODE_ARGS").cloned().unwrap_or_default();

@@ -49,13 +49,21 @@ impl NocoBaseProfile {
 /// Versions of the plugins in a folder: `NAME` and `@SCOPE/NAME`.
 fn versions(folder: &Path) -> io::Result<Versions> {
     let mut found = Versions::new();
+    for (name, path) in installed(folder)? {
+        insert(&mut found, name, &path);
+    }
+    Ok(found)
+}
+
+/// The packages in a folder, with their places.
+pub(super) fn installed(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
     for (name, path) in folders(folder)? {
         if name.starts_with('@') {
-            for (inner, path) in folders(&path)? {
-                insert(&mut found, format!("{name}/{inner}"), &path);
-            }
+            let inner = folders(&path)?.into_iter();
+            found.extend(inner.map(|(inner, path)| (format!("{name}/{inner}"), path)));
         } else {
-            insert(&mut found, name, &path);
+            found.push((name, path));
         }
         if found.len() >= PLUGINS_MAX {
             break;

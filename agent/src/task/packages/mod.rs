@@ -116,13 +116,7 @@ impl PackageTasks {
                 for wish in wishes(task)? {
                     tell.send_replace(format!("exchanging {}", wish.plugin));
                     let exchange = Exchange::new(&places.plugins, &work, &wish.plugin);
-                    let (modules, plugins) = (places.modules.clone(), places.plugins.clone());
-                    let plugin = wish.plugin.clone();
-                    let exchanged = move |_: &Path| {
-                        exchange.run()?;
-                        place::link(&modules, &plugins, &plugin)
-                    };
-                    let done = self.aside(work.clone(), exchanged).await;
+                    let done = self.aside(work.clone(), move |_| exchange.run()).await;
                     done.map_err(|why| format!("{}: {why}", wish.plugin))?;
                 }
                 Ok(())
@@ -274,7 +268,6 @@ fn back(work: &Path, places: &PluginPlaces) -> std::io::Result<()> {
         let name = entry?.file_name().to_string_lossy().replace('+', "/");
         if !name.starts_with('.') {
             Exchange::new(&places.plugins, work, &name).back()?;
-            place::link(&places.modules, &places.plugins, &name)?;
         }
     }
     Ok(())

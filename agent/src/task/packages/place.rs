@@ -94,27 +94,6 @@ impl Exchange {
     }
 }
 
-/// Makes the app's own folder of packages lead to a plugin that is there, and not to one that is gone.
-///
-/// NocoBase does so itself at each start, but a process of 2.2.15 that starts without the link takes the plugin's short name for its
-/// package, and never looks again.
-pub(super) fn link(modules: &Path, plugins: &Path, plugin: &str) -> io::Result<()> {
-    let (link, place) = (modules.join(plugin), plugins.join(plugin));
-    match fs::symlink_metadata(&link) {
-        Ok(found) if !found.is_symlink() => return Ok(()),
-        Ok(_) => fs::remove_file(&link)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    if !place.exists() {
-        return Ok(());
-    }
-    if let Some(parent) = link.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    std::os::unix::fs::symlink(&place, &link)
-}
-
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let place = |error: io::Error| {
         io::Error::new(
@@ -183,23 +162,6 @@ mod tests {
         fs::rename(&exchange.place, exchange.folder.join("undone")).unwrap();
         exchange.back().unwrap();
         assert_eq!(at(&exchange.place).as_deref(), Some("1.0.0"));
-    }
-
-    #[test]
-    fn links_lead_to_what_is_there() {
-        let (folder, exchange) = world(None, Some("2.0.0"));
-        let (modules, plugins) = (folder.path().join("node_modules"), folder.path().join("plugins"));
-        let linked = || at(&modules.join("@a/x"));
-        link(&modules, &plugins, "@a/x").unwrap();
-        assert_eq!(linked(), None);
-        exchange.run().unwrap();
-        for _ in 0..2 {
-            link(&modules, &plugins, "@a/x").unwrap();
-            assert_eq!(linked().as_deref(), Some("2.0.0"));
-        }
-        exchange.back().unwrap();
-        link(&modules, &plugins, "@a/x").unwrap();
-        assert!(fs::symlink_metadata(modules.join("@a/x")).is_err(), "a link to nothing");
     }
 
     #[test]
