@@ -21,7 +21,7 @@ use crate::outage::note_outage;
 use crate::plan::{order_start, plan};
 use crate::policy::TASK_ATTEMPTS_MAX;
 use crate::quiet;
-use crate::remember::{remember_backups, remember_database, verified};
+use crate::remember::{remember_backups, remember_database, told};
 use crate::rule::Rule;
 use crate::state::{Desired, Fleet, Lock};
 use crate::time::Time;
@@ -343,7 +343,7 @@ pub(crate) fn record(fleet: &mut Fleet, id: &OperationId, now: Now, done: bool) 
         ended: now.time,
         done,
         attempts: operation.attempt,
-        found: verified(fleet, step).into_iter().chain(quiet::found(fleet, operation, step)).collect(),
+        found: told(fleet, step).into_iter().chain(quiet::found(fleet, operation, step)).collect(),
     };
     if let Some(operation) = fleet.operation_mut(id) {
         operation.records.push(record);

@@ -8,6 +8,7 @@ use crate::event::EventKind;
 use crate::ids::{BackupId, NodeId, OperationId, Version};
 use crate::journal::Journal;
 use crate::operation::{Step, TaskCall};
+use crate::packages::COMMERCIAL;
 use crate::policy::{BACKUPS_MAX, TEXT_MAX};
 use crate::state::{Backup, DatabaseRecord, Fleet};
 use crate::upgrade::VERIFY;
@@ -64,8 +65,8 @@ fn made(fleet: &Fleet, node: &NodeId, now: Now) -> (Backup, Vec<BackupId>) {
     (Backup { node: node.clone(), wall_ms: now.wall_ms, version, facts }, gone)
 }
 
-/// What a step that verifies nodes found on each of them, for people.
-pub(crate) fn verified(fleet: &Fleet, step: &Step) -> BTreeMap<NodeId, String> {
+/// What a step found or made on each of its nodes, for people, where that is worth telling.
+pub(crate) fn told(fleet: &Fleet, step: &Step) -> BTreeMap<NodeId, String> {
     let (Step::Task { nodes, task } | Step::Checked { nodes, task }) = step else { return BTreeMap::new() };
     let text = |node: &NodeId| {
         let found = output(fleet, node)?.iter().take(OUTPUT_MAX);
@@ -73,7 +74,7 @@ pub(crate) fn verified(fleet: &Fleet, step: &Step) -> BTreeMap<NodeId, String> {
         let text: String = found.join("; ").chars().take(TEXT_MAX).collect();
         (!text.is_empty()).then(|| (node.clone(), text))
     };
-    nodes.iter().filter(|_| task.name == VERIFY).filter_map(text).collect()
+    nodes.iter().filter(|_| [VERIFY, COMMERCIAL].contains(&task.name.as_str())).filter_map(text).collect()
 }
 
 /// What a node's last task found or made.

@@ -5,7 +5,7 @@ use soloist_core::rule::Rule;
 use soloist_tests::sim;
 
 /// Most seeds that a broken rule may hide from.
-const SEEDS: u64 = 1500;
+const SEEDS: u64 = 4000;
 
 #[expect(clippy::print_stdout, reason = "the seed that noticed, for whoever wants to see it")]
 /// Runs seeds with the rule broken until one fails with one of the `expected` words in its message.

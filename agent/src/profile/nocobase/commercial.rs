@@ -39,7 +39,8 @@ impl NocoBaseProfile {
         // It looks for everything below the folder that it runs in.
         let argv = ["env", "-C", &folder, &node, &program, "pkg", "download-pro"];
         let mut env = environment.vars.clone();
-        env.remove("DISABLE_PKG_DOWNLOAD");
+        // What stands in the environment wins over the settings.
+        env.insert("DISABLE_PKG_DOWNLOAD".into(), "false".into());
         // It is not the app, and its session in the database is the agent's.
         env.remove(Marker::VARIABLE);
         env.insert("PGAPPNAME".into(), self.pgappname("soloist-agent"));

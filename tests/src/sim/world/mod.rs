@@ -32,8 +32,8 @@ use network::Message;
 const STEP: u64 = 20;
 /// How many trace lines a failure shows.
 const TRACE_MAX: usize = 120;
-/// How long the liveness phase may take, in milliseconds.
-const LIVENESS_MAX: u64 = 600_000;
+/// How long the liveness phase may take, in milliseconds: a full queue of long operations comes to its end.
+const LIVENESS_MAX: u64 = 900_000;
 /// How long a full host, agent or member stays down at most.
 const DOWN_MAX: u64 = 12_000;
 
