@@ -23,6 +23,7 @@ use crate::policy::TASK_ATTEMPTS_MAX;
 use crate::quiet;
 use crate::remember::{remember_backups, remember_database, told};
 use crate::rule::Rule;
+use crate::single;
 use crate::state::{Desired, Fleet, Lock};
 use crate::time::Time;
 use crate::upgrade::exposes;
@@ -289,6 +290,7 @@ fn met(fleet: &mut Fleet, now: Now, journal: &mut Journal) {
                 operation.plan.extend(rest);
             }
         }
+        Some(Step::Reachable { absent_ok: false, .. }) => single::learn(fleet, &id),
         _ => {}
     }
     record(fleet, &id, now, true);
@@ -383,7 +385,9 @@ pub(crate) fn enter(operation: &mut Operation, cursor: u32, now: Now, accept_tim
     );
     let starts_more = match operation.step() {
         Some(Step::Serving { nodes, bring: Bring::Plain }) => {
-            all_stopped || nodes.iter().any(|node| Some(node) != operation.solo.as_ref())
+            all_stopped
+                || single::goes_back(operation)
+                || nodes.iter().any(|node| Some(node) != operation.solo.as_ref())
         }
         _ => false,
     };

@@ -6,6 +6,7 @@ use crate::assignment::{Assignment, Proof, Run, Spec, Task, TaskKey, TaskPhase};
 use crate::ids::{Generation, NodeId};
 use crate::operation::{Bring, Operation, Request, Step};
 use crate::rule::Rule;
+use crate::single;
 use crate::state::{Desired, Fleet};
 use crate::traffic::{drained, servers};
 use crate::upgrade::holds;
@@ -36,7 +37,11 @@ pub fn wanted(fleet: &Fleet, operation: &Operation) -> BTreeMap<NodeId, Run> {
                     set(&mut wanted, &operation.clearing, Run::Stop);
                 }
             }
-            Step::Converted { node } => set(&mut wanted, std::slice::from_ref(node), Run::Plain),
+            Step::Serving { nodes, bring: Bring::Single } => set(&mut wanted, nodes, Run::Single),
+            Step::Converted { node, single } => {
+                let run = if *single { Run::Single } else { Run::Plain };
+                set(&mut wanted, std::slice::from_ref(node), run);
+            }
             Step::Reachable { .. }
             | Step::Checked { .. }
             | Step::Empty { .. }
@@ -50,6 +55,13 @@ pub fn wanted(fleet: &Fleet, operation: &Operation) -> BTreeMap<NodeId, Run> {
             | Step::InService
             | Step::HolderGone => {}
         }
+    }
+    if let Some(run) = operation.solo.as_ref().and_then(|solo| wanted.get_mut(solo))
+        && *run == Run::Plain
+        && single::is_needed(operation)
+    {
+        // Also after a crash, whatever its settings have become.
+        *run = Run::Single;
     }
     let left_out: Vec<NodeId> = operation.left_out.keys().cloned().collect();
     set(&mut wanted, &left_out, Run::Stop);

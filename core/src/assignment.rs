@@ -14,9 +14,11 @@ use crate::traffic::{ServerSeen, TrafficSpec};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunMode {
-    /// Never installs or upgrades.
+    /// Never installs or upgrades; in as many processes as the app's settings say.
     Plain,
-    /// May install or upgrade the database, once, by this right.
+    /// The same in one process, whatever the settings say.
+    Single,
+    /// May install or upgrade the database, once, by this right; in one process.
     Migrate(Right),
 }
 
@@ -29,16 +31,24 @@ pub enum Run {
     Stop,
     /// The app runs and is kept running; it never installs or upgrades.
     Plain,
+    /// The same in one process, where the app's settings ask for several.
+    Single,
     /// The app runs with the right to install or upgrade; once used, it is never restarted by itself.
     Migrate(Right),
 }
 
 impl Run {
+    /// Whether the app runs without the right to install or upgrade.
+    pub fn plainly(self) -> bool {
+        matches!(self, Run::Plain | Run::Single)
+    }
+
     /// The run mode, if anything runs at all.
     pub fn mode(self) -> Option<RunMode> {
         match self {
             Run::Stop => None,
             Run::Plain => Some(RunMode::Plain),
+            Run::Single => Some(RunMode::Single),
             Run::Migrate(right) => Some(RunMode::Migrate(right)),
         }
     }
@@ -49,6 +59,7 @@ impl fmt::Display for Run {
         match self {
             Run::Stop => f.write_str("stop"),
             Run::Plain => f.write_str("plain"),
+            Run::Single => f.write_str("plain, as one process"),
             Run::Migrate(right) => write!(f, "migrate (right {right})"),
         }
     }
@@ -269,6 +280,9 @@ pub struct Observed {
     /// Generation under which the running app process was launched.
     #[serde(default)]
     pub launched: Option<Generation>,
+    /// In how many processes the app runs when it runs plainly; `None` while that is not known.
+    #[serde(default)]
+    pub processes: Option<u32>,
     /// Version of the code on the node's disk.
     #[serde(default)]
     pub code: Option<Version>,

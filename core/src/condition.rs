@@ -7,6 +7,7 @@ use crate::operation::{Blocked, Bring, Operation, Request, Step};
 use crate::quiet;
 use crate::remember::output;
 use crate::rule::Rule;
+use crate::single;
 use crate::state::{Fleet, Node};
 use crate::traffic;
 use crate::upgrade::DIGEST;
@@ -51,7 +52,7 @@ pub fn breach(fleet: &Fleet, operation: &Operation) -> Option<(NodeId, String)> 
         {
             return Some((name.clone(), what));
         }
-        if must_stop && node.stop_evidence.is_none() {
+        if must_stop && node.stop_evidence.is_none() && !being_stopped(operation, name) {
             let what = match node.observed.as_ref().map(|seen| &seen.app) {
                 Some(app) if app.may_run() => "its app runs although it must be stopped".to_owned(),
                 Some(AppState::Crashed(_)) => {
@@ -72,6 +73,11 @@ pub fn breach(fleet: &Fleet, operation: &Operation) -> Option<(NodeId, String)> 
         }
     }
     None
+}
+
+/// Whether the current step is what stops the node: it waits for the proof itself.
+fn being_stopped(operation: &Operation, name: &NodeId) -> bool {
+    matches!(operation.step(), Some(Step::Stopped { nodes }) if nodes.contains(name))
 }
 
 /// A node's foreign processes in words.
@@ -156,6 +162,7 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
             }
             waiting(operation, &missing, "the app to stop", true)
         }
+        Step::Granted if let Some(why) = single::hinders(fleet, operation) => Condition::Hopeless(why),
         Step::Granted => match breach(fleet, operation).or_else(|| first(fleet, session)) {
             None => Condition::Met,
             Some((node, what)) => Condition::Stuck(Blocked::Breach(node, what)),
@@ -168,7 +175,7 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
         },
         Step::Task { nodes, .. } => task(fleet, operation, nodes),
         Step::Serving { nodes, bring } => serving(fleet, operation, nodes, *bring, settled),
-        Step::Converted { node } => {
+        Step::Converted { node, .. } => {
             let found = fleet.nodes.get(node);
             if found.is_some_and(|node| node.acknowledged() && is_serving(node)) {
                 return Condition::Met;
@@ -286,7 +293,7 @@ fn serving(fleet: &Fleet, operation: &Operation, nodes: &[NodeId], bring: Bring,
             .nodes
             .get(*name)
             .is_some_and(|node| node.acknowledged() && (is_serving(node) || !Rule::FirstServes.holds()))
-            && (bring == Bring::Plain || upgraded(fleet, operation, name))
+            && (bring != Bring::Migrate || upgraded(fleet, operation, name))
     };
     let missing: Vec<&NodeId> = nodes.into_iter().filter(|name| !ready(name)).collect();
     if missing.is_empty() {

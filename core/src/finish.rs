@@ -2,7 +2,6 @@
 
 use crate::advance::{Now, enter, record, restores};
 use crate::assign::wanted;
-use crate::assignment::Run;
 use crate::event::EventKind;
 use crate::ids::{NodeId, OperationId};
 use crate::journal::Journal;
@@ -99,7 +98,7 @@ pub(crate) fn finish(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mu
     let Some(operation) = fleet.operation(id).cloned() else { return };
     let runs = wanted(fleet, &operation);
     for (name, node) in &mut fleet.nodes {
-        node.admitted = runs.get(name) == Some(&Run::Plain);
+        node.admitted = runs.get(name).is_some_and(|run| run.plainly());
         if operation.plan.iter().any(|step| concerns(step, name)) || !operation.takes_part(name) {
             node.returned = false;
         }

@@ -64,7 +64,7 @@ fn one_migrate(fleet: &Fleet) -> Result<(), String> {
     if names.len() > 1 {
         return Err(format!("{names:?} hold a right to migrate"));
     }
-    let running = fleet.nodes.iter().filter(|(_, node)| node.assignment.spec.run == Run::Plain).count();
+    let running = fleet.nodes.iter().filter(|(_, node)| node.assignment.spec.run.plainly()).count();
     if !names.is_empty() && running > 0 {
         return Err(format!("{names:?} holds a right to migrate while {running} other nodes may run"));
     }

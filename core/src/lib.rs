@@ -34,6 +34,7 @@ pub mod quiet;
 pub mod reject;
 mod remember;
 pub mod rule;
+mod single;
 pub mod state;
 pub mod time;
 pub mod traffic;

@@ -126,7 +126,7 @@ fn is_long(step: &Step) -> bool {
     match step {
         Step::Task { .. }
         | Step::Released
-        | Step::Serving { bring: Bring::Plain | Bring::Migrate, .. }
+        | Step::Serving { bring: Bring::Plain | Bring::Single | Bring::Migrate, .. }
         | Step::Approved
         | Step::HolderGone => true,
         Step::Reachable { .. }

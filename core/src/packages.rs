@@ -119,7 +119,7 @@ pub(crate) fn steps(
     }
     steps.extend([
         Step::Serving { nodes: one.clone(), bring: Bring::Migrate },
-        Step::Converted { node: solo.clone() },
+        Step::Converted { node: solo.clone(), single: false },
     ]);
     let enabled = changes.iter().filter_map(PackageChange::enables);
     steps.extend(enabled.map(|plugin| on_one(switch(PluginChange::Enable, plugin))));

@@ -7,6 +7,7 @@ use crate::order::{best, choose_solo, ordered};
 use crate::packages;
 use crate::quiet;
 use crate::rule::Rule;
+use crate::single;
 use crate::state::{Desired, Fleet};
 use crate::traffic;
 use crate::upgrade;
@@ -14,10 +15,11 @@ use crate::upgrade;
 /// The steps of an operation that is about to take the lock, with its solo node; or why it cannot begin.
 pub fn plan(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeId>), String> {
     let (steps, solo) = work(fleet, operation)?;
+    let steps = single::with_single(fleet, solo.as_ref(), steps);
     Ok((quiet::with_quiet(fleet, traffic::with_traffic(fleet, steps)?), solo))
 }
 
-/// The same without what keeps users away meanwhile, and what waits before a stop.
+/// The same without what makes one process of several, what keeps users away meanwhile, and what waits before a stop.
 fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeId>), String> {
     let all = ordered(fleet);
     if all.is_empty() {
@@ -58,7 +60,7 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
                 Step::Empty { node: first.clone() },
                 Step::Granted,
                 Step::Serving { nodes: vec![first.clone()], bring: Bring::Migrate },
-                Step::Converted { node: first.clone() },
+                Step::Converted { node: first.clone(), single: false },
             ];
             steps.extend(bring_others(&all, &first, parallel));
             Ok((steps, Some(first)))
@@ -298,14 +300,14 @@ pub fn ending(fleet: &Fleet, operation: &Operation, course: Course, harm: bool) 
             }
         }
     }
-    steps
+    if course == Course::Settle { steps } else { single::back_to_several(fleet, operation, steps) }
 }
 
 /// Nodes that do not plainly serve: what settling an operation must stop.
 fn unsettled(fleet: &Fleet, operation: &Operation) -> Vec<NodeId> {
     let wanted = crate::assign::wanted(fleet, operation);
     let plainly_serves = |name: &NodeId| {
-        wanted.get(name) == Some(&crate::assignment::Run::Plain)
+        wanted.get(name).is_some_and(|run| run.plainly())
             && fleet.nodes.get(name).is_some_and(|node| {
                 node.acknowledged() && matches!(&node.observed, Some(seen) if seen.app == AppState::Serving)
             })

@@ -35,6 +35,8 @@ pub enum Rule {
     WritesAreKept,
     /// Packages that were exchanged go back on every node when the exchange is taken back.
     PackagesGoBack,
+    /// What is changed inside a running app is changed while that app is one process.
+    OneProcess,
     /// Users are away from a node when whoever sends them there has said so.
     DrainIsProven,
     /// A node is stopped in order only when nothing is under way there, or the time for that has passed.
@@ -49,7 +51,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tests that walk them all.
-    pub const ALL: [Rule; 21] = [
+    pub const ALL: [Rule; 22] = [
         Rule::CrashIsNoEvidence,
         Rule::EvidenceIsWithdrawn,
         Rule::ReportsInOrder,
@@ -66,6 +68,7 @@ impl Rule {
         Rule::HalfRestoreStops,
         Rule::WritesAreKept,
         Rule::PackagesGoBack,
+        Rule::OneProcess,
         Rule::DrainIsProven,
         Rule::QuietIsAwaited,
         Rule::FirstServes,

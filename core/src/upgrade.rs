@@ -99,7 +99,7 @@ fn first(
     // What is fetched fits the code that is current.
     steps.extend(release.into_iter().chain(commercial).map(done));
     steps.push(Step::Serving { nodes: one.clone(), bring: Bring::Migrate });
-    steps.push(Step::Converted { node: solo.clone() });
+    steps.push(Step::Converted { node: solo.clone(), single: false });
     steps
 }
 

@@ -265,6 +265,7 @@ fn node_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &
         wanted: match node.assignment.spec.run {
             Run::Stop => "stop".into(),
             Run::Plain => "plain".into(),
+            Run::Single => "single".into(),
             Run::Migrate(_) => "migrate".into(),
         },
         app: app.into(),

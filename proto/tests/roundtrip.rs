@@ -36,7 +36,7 @@ where
 #[test]
 fn assignments() {
     same::<_, v1::Assignment>(samples::assignment());
-    for run in [Run::Stop, Run::Plain, Run::Migrate(Right(0))] {
+    for run in [Run::Stop, Run::Plain, Run::Single, Run::Migrate(Right(0))] {
         let mut assignment = Assignment { token: None, ..samples::assignment() };
         assignment.spec.run = run;
         assignment.spec.task = None;

@@ -125,6 +125,11 @@ fn a_node_stopped_over_what_is_under_way_there() {
 }
 
 #[test]
+fn a_plugin_changed_in_one_of_several_processes() {
+    is_noticed(Rule::OneProcess, &["a plugin changes in one of the"]);
+}
+
+#[test]
 fn users_counted_as_away_unproven() {
     is_noticed(Rule::DrainIsProven, &["counts as drained"]);
 }

@@ -137,6 +137,7 @@ impl Agent {
             app,
             facts: self.facts.as_ref().map(|(facts, _)| CoreFacts {
                 code: facts.code.clone(),
+                processes: facts.processes,
                 database: facts.database.clone(),
                 sessions: facts.sessions.clone(),
                 upgrading: facts.upgrading,

@@ -109,7 +109,7 @@ impl GenericProfile {
 
     pub(super) fn command(&self, mode: RunMode) -> Result<AppCommand, ProfileError> {
         let argv = match (mode, &self.config.migrate_command) {
-            (RunMode::Plain, _) => &self.config.command,
+            (RunMode::Plain | RunMode::Single, _) => &self.config.command,
             (RunMode::Migrate(_), Some(command)) => command,
             (RunMode::Migrate(_), None) => {
                 let text =
@@ -144,6 +144,7 @@ impl GenericProfile {
         };
         match told {
             Ok(told) => Facts {
+                processes: None,
                 code: told.code,
                 database: told.database.map(|database| DatabaseFacts {
                     identity: database.identity,

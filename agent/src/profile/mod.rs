@@ -71,6 +71,8 @@ impl NodeContext {
 pub struct Facts {
     /// Version of the code on disk.
     pub code: Option<Version>,
+    /// In how many processes the app runs when it is started plainly, if that could be read.
+    pub processes: Option<u32>,
     /// The database, if it could be read.
     pub database: Option<DatabaseFacts>,
     /// Sessions in the database that belong to no node.

@@ -75,7 +75,8 @@ impl Node {
         let folder = DataFolder::open(&self.data()).unwrap();
         let (mut file, _) = LedgerFile::open(&folder).unwrap();
         let mut ledger = file.ledger().clone();
-        ledger.launch = launch.map(|launch| LaunchTicket { launch, mode: RunMode::Plain, boot });
+        ledger.launch =
+            launch.map(|launch| LaunchTicket { launch, mode: RunMode::Plain, boot, processes: None });
         file.store(ledger).unwrap();
     }
 

@@ -57,6 +57,9 @@ pub struct LaunchTicket {
     pub mode: RunMode,
     /// The boot in which the ticket is good.
     pub boot: BootId,
+    /// In how many processes the app's settings ask it to run plainly, as they were then.
+    #[serde(default)]
+    pub processes: Option<u32>,
 }
 
 /// A task that was begun on this node.
@@ -105,9 +108,15 @@ impl Ledger {
     }
 
     /// The ledger before a launch: its ticket is written, and a right it uses is spent, before anything runs.
-    pub fn with_launch(&self, launch: Launch, mode: RunMode, boot: &BootId) -> Ledger {
+    pub fn with_launch(
+        &self,
+        launch: Launch,
+        mode: RunMode,
+        boot: &BootId,
+        processes: Option<u32>,
+    ) -> Ledger {
         let mut next = self.clone();
-        next.launch = Some(LaunchTicket { launch, mode, boot: boot.clone() });
+        next.launch = Some(LaunchTicket { launch, mode, boot: boot.clone(), processes });
         next.cut.clear();
         if let RunMode::Migrate(right) = mode {
             next.spent = next.spent.max(Some(right));

@@ -13,6 +13,7 @@ mod ledger;
 mod reconcile;
 mod restart;
 mod seen;
+mod several;
 
 pub use accept::{Stale, accept};
 pub use balance::{observe_balancer, to_steer};

@@ -4,13 +4,14 @@
 //! |---|---|---|---|---|---|
 //! | nothing in this boot | – | – | – | leave alone | – |
 //! | `Stop` | acknowledge | acknowledge | stop | stop | wait |
-//! | `Plain` | launch, if allowed | launch again after a pause | wait | leave alone | wait |
+//! | `Plain`, `Single` | launch, if allowed | launch again after a pause | wait | leave alone | wait |
 //! | `Migrate(r)` | launch, if r is not spent | report | wait | leave alone | wait |
 
 use std::collections::BTreeMap;
 
 use crate::agent::ledger::Ledger;
 use crate::agent::seen::{AppSeen, Facts, Health, Seen};
+use crate::agent::several;
 use crate::assignment::{AppState, Assignment, Needs, Observed, Proof, Run, RunMode, Task, TaskPhase};
 use crate::ids::{Generation, Version};
 use crate::rule::Rule;
@@ -62,8 +63,8 @@ pub fn reconcile(ledger: &Ledger, seen: &Seen) -> Vec<Action> {
         Some(mode) => {
             let ended = matches!(seen.app, AppSeen::Ended(_));
             let blocked = match (mode, ended) {
-                (RunMode::Plain, true) => !seen.may_restart,
-                (RunMode::Plain, false) => false,
+                (RunMode::Plain | RunMode::Single, true) => !seen.may_restart,
+                (RunMode::Plain | RunMode::Single, false) => false,
                 (RunMode::Migrate(right), _) => ledger.is_spent(right),
             };
             // What a task changes that needs a stopped app, nothing is started on.
@@ -145,7 +146,7 @@ fn refusal(seen: &Seen, mode: RunMode, target: Option<&Version>) -> Option<Strin
         return Some("the database does not answer".to_owned());
     };
     match mode {
-        RunMode::Plain => plain_refusal(facts, database.empty, database.version.as_ref()),
+        RunMode::Plain | RunMode::Single => plain_refusal(facts, database.empty, database.version.as_ref()),
         RunMode::Migrate(_) if target.is_some() => upgrade_refusal(facts, database.version.as_ref(), target?),
         RunMode::Migrate(_) if !database.empty => {
             let version = database.version.as_ref().map_or("unknown".to_owned(), ToString::to_string);
@@ -211,6 +212,7 @@ pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
         boot: seen.boot.clone(),
         app: app(ledger, seen, run, target, assignment.is_some()),
         launched,
+        processes: several::processes(ledger, seen),
         code: facts.and_then(|facts| facts.code.clone()),
         database: facts.and_then(|facts| facts.database.clone()),
         foreign: seen.foreign.clone(),
@@ -228,7 +230,7 @@ pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
         cut: ledger.cut.clone(),
         servers: BTreeMap::new(),
         unsteered: seen.let_in.clone(),
-        stale: if seen.serving() { seen.stale.clone() } else { Vec::new() },
+        stale: if seen.serving() { several::stale(ledger, seen, run) } else { Vec::new() },
     }
 }
 
@@ -246,7 +248,7 @@ fn app(ledger: &Ledger, seen: &Seen, run: Run, target: Option<&Version>, assigne
             AppState::Stopping
         }
         (AppSeen::Gone | AppSeen::Ended(_), Run::Stop) => AppState::Stopped,
-        (AppSeen::Gone, Run::Plain) => {
+        (AppSeen::Gone, Run::Plain | Run::Single) => {
             refusal(seen, RunMode::Plain, None).map_or(AppState::Stopped, AppState::Refused)
         }
         (AppSeen::Gone, Run::Migrate(right)) if ledger.is_spent(right) => {
@@ -255,7 +257,7 @@ fn app(ledger: &Ledger, seen: &Seen, run: Run, target: Option<&Version>, assigne
         (AppSeen::Gone, Run::Migrate(right)) => {
             refusal(seen, RunMode::Migrate(right), target).map_or(AppState::Stopped, AppState::Refused)
         }
-        (AppSeen::Ended(how), Run::Plain | Run::Migrate(_)) => AppState::Crashed(how.clone()),
+        (AppSeen::Ended(how), Run::Plain | Run::Single | Run::Migrate(_)) => AppState::Crashed(how.clone()),
     }
 }
 

@@ -42,6 +42,8 @@ pub enum AppSeen {
 pub struct Facts {
     /// Version of the code on disk.
     pub code: Option<Version>,
+    /// In how many processes the app runs when it is started plainly; `None` if its settings cannot be read.
+    pub processes: Option<u32>,
     /// The database; `None` if it does not answer.
     pub database: Option<DatabaseFacts>,
     /// Sessions in the database that belong to no node of the fleet.

@@ -166,7 +166,9 @@ pub(super) fn report(
     } else if contradicts(observed) && Rule::EvidenceIsWithdrawn.holds() {
         node.stop_evidence = None;
     }
-    node.observed = Some(observed.clone());
+    // It is not known while the app's settings are being read.
+    let processes = observed.processes.or_else(|| node.observed.as_ref()?.processes);
+    node.observed = Some(Observed { processes, ..observed.clone() });
     holders_seen(fleet, now);
     if let Some(operation) = fleet.current_mut() {
         operation.absent.retain(|absent| absent != name);

@@ -211,7 +211,7 @@ fn unreached(fleet: &Fleet, operation: &Operation, nodes: &[NodeId]) -> Vec<Node
 /// them, and what settles an operation reports them as unsettled, unless one may hold a right to migrate.
 fn may_leave_out(operation: &Operation) -> bool {
     match operation.step() {
-        Some(Step::Serving { nodes, bring: Bring::Plain }) => {
+        Some(Step::Serving { nodes, bring: Bring::Plain | Bring::Single }) => {
             operation.exclusive_until.is_some()
                 || operation.course != Course::Forward
                 || (matches!(operation.request, Request::Start { .. })

@@ -15,6 +15,8 @@ use crate::ids::NodeId;
 pub enum Bring {
     /// Plainly.
     Plain,
+    /// Plainly and in one process, where the app's settings ask for several.
+    Single,
     /// With the right to install or upgrade.
     Migrate,
 }
@@ -80,6 +82,9 @@ pub enum Step {
     Converted {
         /// The node.
         node: NodeId,
+        /// Whether it goes on as one process, should it have to be started again.
+        #[serde(default)]
+        single: bool,
     },
     /// The nodes proved what they have loaded.
     Proved {
@@ -113,7 +118,7 @@ impl Step {
             Step::Granted => "grant".into(),
             Step::Released => "holder".into(),
             Step::Task { task, .. } => task.name.clone(),
-            Step::Serving { bring: Bring::Plain, .. } => "start".into(),
+            Step::Serving { bring: Bring::Plain | Bring::Single, .. } => "start".into(),
             Step::Serving { bring: Bring::Migrate, .. } => "migrate".into(),
             Step::Converted { .. } => "convert".into(),
             Step::Proved { .. } => "prove".into(),
@@ -160,10 +165,13 @@ impl fmt::Display for Step {
             Step::Released => f.write_str("wait for the holder's work"),
             Step::Task { nodes, task } => write!(f, "{} on {}", task.name, list(nodes)),
             Step::Serving { nodes, bring: Bring::Plain } => write!(f, "start {}", list(nodes)),
+            Step::Serving { nodes, bring: Bring::Single } => {
+                write!(f, "start {} as one process", list(nodes))
+            }
             Step::Serving { nodes, bring: Bring::Migrate } => {
                 write!(f, "start {} with the right to install or upgrade", list(nodes))
             }
-            Step::Converted { node } => write!(f, "turn the right of {node} into a plain run"),
+            Step::Converted { node, .. } => write!(f, "turn the right of {node} into a plain run"),
             Step::Proved { nodes, plugin, loaded: true, .. } => {
                 write!(f, "prove {plugin} loaded on {}", list(nodes))
             }

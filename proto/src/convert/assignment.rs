@@ -14,6 +14,7 @@ impl From<Run> for v1::Run {
         let (kind, right) = match run {
             Run::Stop => (Kind::Stop, None),
             Run::Plain => (Kind::Plain, None),
+            Run::Single => (Kind::Single, None),
             Run::Migrate(right) => (Kind::Migrate, Some(right.0)),
         };
         Self { kind: kind.into(), right }
@@ -27,6 +28,7 @@ impl TryFrom<v1::Run> for Run {
             Kind::Unspecified => Err(unknown("kind")),
             Kind::Stop => Ok(Run::Stop),
             Kind::Plain => Ok(Run::Plain),
+            Kind::Single => Ok(Run::Single),
             Kind::Migrate => {
                 let right = run.right.ok_or_else(|| FieldError::new("right", "is missing"))?;
                 Ok(Run::Migrate(Right(right)))

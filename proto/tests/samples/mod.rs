@@ -145,6 +145,7 @@ pub(crate) fn observed() -> Observed {
         boot: BootId("boot".into()),
         app: AppState::Crashed("exit status 1".into()),
         launched: Some(Generation(40)),
+        processes: Some(2),
         code: Some(Version("2.2.15".into())),
         database: Some(DatabaseFacts {
             identity: "7/shop".into(),

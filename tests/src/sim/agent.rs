@@ -18,6 +18,7 @@ use super::app::{App, Database, Phase, Starter};
 pub(crate) struct Keeper {
     pub(crate) launch: Launch,
     pub(crate) mode: RunMode,
+    pub(crate) processes: u32,
     pub(crate) generation: Generation,
     pub(crate) exec_at: u64,
 }
@@ -59,6 +60,8 @@ pub(crate) struct Host {
     pub(crate) code: &'static str,
     // On disk.
     pub(crate) ledger: Ledger,
+    /// In how many processes its app runs when it runs plainly.
+    pub(crate) processes: u32,
     /// Versions of the code that lie ready on its disk.
     pub(crate) releases: Vec<&'static str>,
     /// The operation whose packages lie on its disk; none if they are those of before.
@@ -126,6 +129,7 @@ impl Host {
             boot: 1,
             code: super::app::VERSION,
             ledger: Ledger::default(),
+            processes: 1,
             releases: vec![super::app::VERSION, super::app::NEXT_VERSION],
             packages: None,
             backups: BTreeMap::new(),
@@ -200,6 +204,7 @@ impl Host {
             self.ledger.assignment.as_ref().map_or(Generation(0), |assignment| assignment.generation);
         let facts = Facts {
             code: Some(Version(self.code.to_owned())),
+            processes: Some(self.processes),
             database: Some(DatabaseFacts {
                 identity: "cluster/noco".into(),
                 version: database.version.clone().map(Version),
@@ -216,6 +221,11 @@ impl Host {
     /// Whether its app serves and has not loaded what the database says.
     pub(crate) fn is_stale(&self, database: &Database) -> bool {
         self.own().is_some_and(|app| app.phase == Phase::Serving && app.plugins != database.plugins)
+    }
+
+    /// Whether its app serves as one process that was not meant to stay so.
+    pub(crate) fn left_single(&self) -> bool {
+        self.processes > 1 && self.own().is_some_and(|app| app.phase == Phase::Serving && !app.plain)
     }
 
     /// Looks at the process table.

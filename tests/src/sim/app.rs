@@ -33,6 +33,10 @@ pub(crate) struct App {
     pub(crate) pid: u32,
     pub(crate) starter: Starter,
     pub(crate) launched: Option<Generation>,
+    /// Of how many processes it is made.
+    pub(crate) processes: u32,
+    /// Whether it was started as its settings say.
+    pub(crate) plain: bool,
     pub(crate) phase: Phase,
     pub(crate) plugins: BTreeSet<String>,
     /// When it ends because it was asked to.

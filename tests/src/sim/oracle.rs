@@ -15,7 +15,7 @@ use soloist_core::time::Millis;
 
 use super::Summary;
 use super::agent::{Host, Lane};
-use super::app::Phase;
+use super::app::{App, Phase};
 
 /// What is promised of a fleet that heals by itself: once in ten minutes, by members' clocks that may run a twentieth too fast.
 const HEALS_APART: u64 = 540_000;
@@ -239,7 +239,7 @@ impl Oracle {
                     return Err(format!("{} installs while the app of {} runs", host.name, other.name));
                 }
             }
-            RunMode::Plain => {
+            RunMode::Plain | RunMode::Single => {
                 if version != Some(host.code) {
                     return Err(format!(
                         "{} starts plainly with code {} on a database of {version:?}",
@@ -349,13 +349,15 @@ impl Oracle {
         }
     }
 
-    /// A plugin change begins in an app; `busy` says that one is still under way there.
-    pub(crate) fn changes(&self, host: &NodeId, busy: bool) -> Result<(), String> {
-        if busy {
-            Err(format!("a second attempt changes a plugin on {host} while the first one may run"))
-        } else {
-            Ok(())
+    /// A plugin change begins in an app.
+    pub(crate) fn changes(&self, host: &NodeId, app: &App) -> Result<(), String> {
+        if app.change.is_some() {
+            return Err(format!("a second attempt changes a plugin on {host} while the first one may run"));
         }
+        if app.processes > 1 {
+            return Err(format!("a plugin changes in one of the {} processes of {host}", app.processes));
+        }
+        Ok(())
     }
 }
 

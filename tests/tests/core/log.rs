@@ -202,7 +202,7 @@ impl Obedient {
         let Assignment { generation: applied, spec, .. } = node.assignment.clone();
         let app = match spec.run {
             Run::Stop => AppState::Stopped,
-            Run::Plain => AppState::Serving,
+            Run::Plain | Run::Single => AppState::Serving,
             Run::Migrate(_) => migrated.clone(),
         };
         let task = spec.task.map(|task| {

@@ -1,6 +1,7 @@
 //! Decisions of the core that no chance of the simulated world brings about, entry by entry.
 
 mod log;
+mod single;
 
 use soloist_core::assignment::{AppState, Observed, Run, TaskPhase, TaskResult};
 use soloist_core::command::{Decision, Role, Timer};

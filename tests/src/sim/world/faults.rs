@@ -91,6 +91,11 @@ impl World {
                 self.note("the nodes point at an empty database".into());
             }
         }
+        if self.harm(1) && self.chance.permille(300) {
+            let (at, processes) = (self.chance.index(self.hosts.len()), self.chance.between(1, 2));
+            self.hosts[at].processes = u32::try_from(processes).unwrap_or(1);
+            self.note(format!("{} is set to {processes} processes", self.hosts[at].name));
+        }
         if self.harm(1) && self.chance.permille(500) {
             let (pid, until) = (self.pid(), self.now + self.chance.between(1_000, 15_000));
             self.database.strangers.push((pid, until));
@@ -231,6 +236,8 @@ impl World {
             pid,
             starter: Starter::Person,
             launched: None,
+            processes: 1,
+            plain: true,
             phase: Phase::Serving,
             plugins: BTreeSet::new(),
             work: None,

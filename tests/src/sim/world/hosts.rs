@@ -169,7 +169,7 @@ impl World {
                 )?;
             }
             let phase = match keeper.mode {
-                RunMode::Plain => Phase::Starting(now + self.chance.between(800, 4_000)),
+                RunMode::Plain | RunMode::Single => Phase::Starting(now + self.chance.between(800, 4_000)),
                 RunMode::Migrate(_) => {
                     self.database.tables = true;
                     let upgrades = self.database.version.is_some();
@@ -186,6 +186,8 @@ impl World {
                 pid,
                 starter: Starter::Keeper(keeper.launch),
                 launched: Some(keeper.generation),
+                processes: keeper.processes,
+                plain: keeper.mode == RunMode::Plain,
                 phase,
                 plugins: BTreeSet::new(),
                 stops_at: None,
@@ -315,8 +317,9 @@ impl World {
                 let delay = if slow { self.chance.between(500, 4_000) } else { self.chance.between(20, 200) };
                 let host = &mut self.hosts[at];
                 let boot = host.boot_id();
-                host.ledger = host.ledger.with_launch(launch, mode, &boot);
-                host.keepers.push(Keeper { launch, mode, generation, exec_at: now + delay });
+                host.ledger = host.ledger.with_launch(launch, mode, &boot, Some(host.processes));
+                let processes = if mode == RunMode::Plain { host.processes } else { 1 };
+                host.keepers.push(Keeper { launch, mode, processes, generation, exec_at: now + delay });
             }
             Action::Check(task) => {
                 let until = now + self.chance.between(50, 300);
@@ -343,7 +346,7 @@ impl World {
                     return Ok(());
                 }
                 if let Some(app) = host.own_mut() {
-                    self.oracle.changes(&name, app.change.is_some())?;
+                    self.oracle.changes(&name, app)?;
                     app.change = Some(Change { key: task.key.clone(), until, plugin, enable, fails });
                 }
                 host.busy = Some(Busy { task, until, recovers: false });

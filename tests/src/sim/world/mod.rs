@@ -86,7 +86,8 @@ impl World {
         let named = |kind: &str, number: u64| NodeId::new(format!("{kind}-{number}")).expect("a plain name");
         let nodes = (1..=count as u64).map(|number| Host::new(named("node", number), Role::App));
         let balancers = (1..=steered).map(|number| Host::new(named("balancer", number), Role::Balancer));
-        let hosts: Vec<Host> = nodes.chain(balancers).collect();
+        let mut hosts: Vec<Host> = nodes.chain(balancers).collect();
+        hosts.iter_mut().for_each(|host| host.processes = [1, 1, 2][chance.index(3)]);
         let members = (0..3)
             .map(|_| {
                 let drift = i64::try_from(chance.between(0, 100)).unwrap_or(0) - 50;
@@ -264,9 +265,9 @@ impl World {
             && self.clients.iter().all(|client| client.work.as_ref().is_none_or(|work| work.ended))
     }
 
-    /// Whether some app has not loaded what the database says.
+    /// Whether some app has not loaded what the database says, or was left as one process.
     fn stale(&self) -> bool {
-        self.hosts.iter().any(|host| host.is_stale(&self.database))
+        self.hosts.iter().any(|host| host.is_stale(&self.database) || host.left_single())
     }
 
     fn stand(&self) -> String {
