@@ -110,6 +110,24 @@ fn a_drained_node_gets_no_users_until_it_is_undrained() {
 }
 
 #[test]
+fn preflight_tells_who_comes_to_a_node_that_is_out_of_service() {
+    let fleet = started("traffic = \"ready\"\n");
+    let _ = fleet.cli().run(&["node", "drain", "node-2"]).expect(0);
+    // These users come to the node whatever it says.
+    let users = Users::start(fleet.apps[1], APP, "version");
+    let all_the_same = "connections are opened to its app all the same, from 127.0.0.1";
+    let told = || {
+        let report = fleet.cli().run(&["preflight"]);
+        report.stdout.contains(all_the_same).then_some(report.stdout)
+    };
+    let report = until("preflight to see them", Duration::from_secs(60), || fleet.logs(), told);
+    assert!(report.contains("node-2 says 503 to whoever asks /ready"), "{report}");
+    drop(users.stop());
+    let report = fleet.cli().run(&["preflight"]).stdout;
+    assert!(!report.contains(all_the_same), "nobody comes any more: {report}");
+}
+
+#[test]
 fn nobody_drains_where_users_come_directly() {
     let fleet = started("");
     let refused = fleet.cli().run(&["node", "drain", "node-1"]).expect(77);

@@ -4,6 +4,7 @@
 //! in, never by its id alone: ids are used again.
 
 pub(crate) mod child;
+pub(crate) mod comers;
 pub(crate) mod digest;
 pub mod disk;
 pub mod durable;

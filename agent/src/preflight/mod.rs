@@ -17,6 +17,7 @@ use soloist_core::preflight::{NodeFacts, Place, check};
 use soloist_core::time::Millis;
 use tokio::sync::Mutex;
 
+use crate::host::comers::comers;
 use crate::host::disk::DiskReader;
 use crate::http::Asks;
 use crate::probe::shorten;
@@ -24,6 +25,10 @@ use crate::profile::{Launcher, NodeContext, Profile};
 
 /// How long a disk may take to answer one question.
 const DISK_DEADLINE: Duration = Duration::from_secs(3);
+/// By then whoever asks `/ready` sends nobody any more.
+const HEEDED: Duration = Duration::from_secs(10);
+/// For how long it is watched whether somebody comes all the same.
+const WATCHED: Duration = Duration::from_secs(2);
 
 /// Gathers facts for preflight.
 #[derive(Debug)]
@@ -74,6 +79,7 @@ impl Gatherer {
             sessions: seen.sessions,
             own_backups: self.own_backups,
             asked: self.asks.last().map(|ago| Millis(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))),
+            came: self.came(profile).await,
             ..NodeFacts::default()
         };
         if let (None, Some(why)) = (&facts.database, seen.database_error) {
@@ -93,6 +99,17 @@ impl Gatherer {
             self.launcher(&mut facts, &premises.app_folder, &launcher).await;
         }
         facts
+    }
+
+    /// Who opens connections to the app although whoever asks `/ready` has long been told to send nobody; `None` where users may
+    /// come.
+    async fn came(&self, profile: &Profile) -> Option<Vec<String>> {
+        self.asks.away_for().filter(|away| *away >= HEEDED)?;
+        let origin = profile.origin().await.ok()?;
+        let port = origin.rsplit_once(':')?.1.parse().ok()?;
+        // What cannot be looked at is not told.
+        let come = comers(port, WATCHED).await.ok()?;
+        Some(come.into_iter().map(|address| address.to_string()).collect())
     }
 
     /// What there is only on a NocoBase node.

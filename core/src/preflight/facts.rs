@@ -44,6 +44,9 @@ pub struct NodeFacts {
     pub supervisors: Vec<String>,
     /// How long ago somebody last asked the agent's `/ready`; `None` if nobody ever has.
     pub asked: Option<Millis>,
+    /// While whoever asks `/ready` has long been told to send nobody: from which addresses connections to the app were opened all
+    /// the same, in the two seconds in which that was watched.
+    pub came: Option<Vec<String>>,
     /// Sessions in the database that belong to no node.
     pub sessions: Vec<DbSession>,
     /// What could not be found out and why, by [check](super::check).

@@ -13,7 +13,7 @@ const ASKED_OLD: Millis = Millis::from_secs(30);
 pub(super) fn declared(fleet: &Fleet, nodes: &Nodes) -> Vec<Finding> {
     match fleet.policy.traffic {
         Traffic::Direct => Vec::new(),
-        Traffic::Ready => asked(nodes),
+        Traffic::Ready => asked(nodes).into_iter().chain(came(nodes)).collect(),
         Traffic::Balancer => steered(fleet),
     }
 }
@@ -33,6 +33,23 @@ fn asked(nodes: &Nodes) -> Vec<Finding> {
     let remedy = "let the load balancer check GET /ready at the agent's HTTP address (key http of its configuration), as deploy/haproxy \
                   does; or set traffic = \"direct\"";
     vec![Finding::problem(check::TRAFFIC, never, text, remedy)]
+}
+
+/// With `ready`, nobody may come to the app of a node that has said 503 for a while.
+fn came(nodes: &Nodes) -> Vec<Finding> {
+    let known = known(nodes);
+    let come = known.iter().filter_map(|(node, told)| Some((node, told.facts.came.as_ref()?)));
+    let come = come.filter(|(_, addresses)| !addresses.is_empty());
+    let finding = |(node, addresses): (&&NodeId, &Vec<String>)| {
+        let text = format!(
+            "{node} says 503 to whoever asks /ready, and connections are opened to its app all the same, from {}",
+            addresses.join(", ")
+        );
+        let remedy = "let the load balancer send nobody to a server whose check fails; if it is not the load balancer that comes, this does \
+                      no harm";
+        Finding::warning(check::TRAFFIC, vec![(*node).clone()], text, remedy)
+    };
+    come.map(finding).collect()
 }
 
 /// With `balancer`, there must be agents that steer one, and each must know every node.
@@ -102,6 +119,21 @@ mod tests {
             findings[0].text.contains("nobody has asked /ready of node-2, node-3 for 30 s"),
             "{findings:?}"
         );
+    }
+
+    #[test]
+    fn nobody_may_come_where_users_are_kept_away() {
+        let fleet = fleet(Traffic::Ready);
+        let mut nodes = nodes(&[Some(900), Some(900)]);
+        let mut come = |addresses: &[&str]| {
+            let told = nodes.values_mut().flatten().next().expect("there are two");
+            told.facts.came = Some(addresses.iter().copied().map(str::to_owned).collect());
+            declared(&fleet, &nodes)
+        };
+        assert!(come(&[]).is_empty());
+        let findings = come(&["10.0.0.8", "10.0.0.9"]);
+        assert_eq!((findings.len(), findings[0].nodes[0].as_str()), (1, "node-1"));
+        assert!(findings[0].text.ends_with("from 10.0.0.8, 10.0.0.9"), "{findings:?}");
     }
 
     #[test]

@@ -178,6 +178,7 @@ pub(crate) fn node_facts() -> NodeFacts {
     let space = |place| Space { place, path: "/srv".into(), free: u64::MAX };
     NodeFacts {
         asked: Some(Millis(21)),
+        came: Some(vec!["10.0.0.9".into()]),
         code: Some(Version("2.2.15".into())),
         settings: Some(BTreeMap::from([("TZ".to_owned(), "0123456789ab".to_owned())])),
         node: Some(release("node")),
