@@ -35,7 +35,7 @@ impl World {
     pub(super) fn begin_copy(&mut self, at: usize, task: Task) -> Result<(), String> {
         let (until, chance) = (
             self.now + self.chance.between(300, 6_000),
-            self.chance.permille(if task.name == "restore" { 250 } else { 120 }),
+            self.chance.permille(if task.name == "restore" { 400 } else { 120 }),
         );
         // An empty database is not worth a backup: somebody points at the wrong one.
         let fails = chance && self.faults || task.name == "backup" && self.database.version.is_none();
@@ -46,6 +46,9 @@ impl World {
         let copy = self.database.clone();
         if task.name == "restore" {
             self.database.half = true;
+            // The table with the version may be the first that is there again.
+            let version = self.hosts[at].backups.get(&backup(&task)).map(|(_, copy)| copy.version.clone());
+            self.database.version = version.unwrap_or(self.database.version.take());
         }
         let host = &mut self.hosts[at];
         host.ledger = host.ledger.with_task(task.key.clone());

@@ -43,6 +43,8 @@ pub struct World {
     seed: u64,
     /// How many of a thousand possible faults happen.
     badness: u64,
+    /// Whether its people mostly make backups and restore them.
+    restores: bool,
     chance: Chance,
     now: u64,
     faults: bool,
@@ -119,10 +121,12 @@ impl World {
             commercial_plugins: chance.permille(300),
             order: Vec::from_iter(chance.permille(500).then(|| named("node", chance.between(1, 4)))),
         };
+        let restores = chance.permille(100);
         let badness = if chance.permille(500) { 1000 } else { 200 };
         let mut world = Self {
             seed,
             badness,
+            restores,
             now: 0,
             faults: true,
             fleet: FleetId::new("fleet").expect("a plain name"),

@@ -89,7 +89,7 @@ impl World {
             matches!(operation.request, Request::Restore { .. })
                 && matches!(operation.status, Status::Blocked(Blocked::TaskFailed(..)))
         });
-        if failed && self.chance.permille(500) {
+        if failed && self.chance.permille(700) {
             return self.intervene();
         }
         if overdue && self.chance.permille(600) {
@@ -108,7 +108,7 @@ impl World {
             return self.submit(Request::Start { install, nodes: None }, host, wait);
         }
         let backup = (!backups.is_empty()).then(|| backups[self.chance.index(backups.len())].clone());
-        if self.chance.permille(200) {
+        if !self.restores && self.chance.permille(200) {
             let approve = self.chance.permille(400);
             let to = Version(NEXT_VERSION.to_owned());
             let request = match self.chance.between(0, 10) {
@@ -123,7 +123,8 @@ impl World {
             return self.submit(request, host, wait);
         }
         // Each takes a while, and a restore needs a backup: without some eagerness they would hardly meet.
-        if self.chance.permille(if backup.is_some() { 300 } else { 200 }) {
+        let eager = if self.restores { 700 } else { 200 + 100 * u64::from(backup.is_some()) };
+        if self.chance.permille(eager) {
             let request = match backup {
                 None => Request::Backup { on },
                 Some(backup) if self.chance.permille(150) => Request::RemoveBackup { backup },
