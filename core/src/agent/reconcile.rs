@@ -123,7 +123,8 @@ fn for_task(ledger: &Ledger, seen: &Seen, task: &Task) -> Option<Action> {
 fn ready(ledger: &Ledger, seen: &Seen, task: &Task) -> bool {
     let stops = ledger.assignment.as_ref().is_some_and(|assignment| assignment.spec.run == Run::Stop);
     match task.needs {
-        Needs::Serving => seen.serving(),
+        // In an app that has failed it fails too: it must come to an end.
+        Needs::Serving => seen.serving() || seen.failed(),
         // A keeper that still has a ticket could yet execute the app.
         Needs::Stopped => stops && seen.gone() && ledger.launch.is_none(),
         Needs::Nothing => true,
@@ -292,4 +293,36 @@ fn output(ledger: &Ledger, seen: &Seen, assignment: Option<&Assignment>) -> BTre
         }
     };
     output.cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assignment::{Spec, TaskKey};
+    use crate::ids::{BootId, OperationId};
+
+    #[test]
+    fn a_task_inside_an_app_begins_when_that_serves_or_has_failed() {
+        let operation = OperationId::new("op").expect("a plain name");
+        let task = Task {
+            key: TaskKey { operation, step: 1, attempt: 2 },
+            phase: TaskPhase::Run,
+            needs: Needs::Serving,
+            name: "plugin-enable".into(),
+            params: BTreeMap::new(),
+            checks: Vec::new(),
+        };
+        let spec = Spec { run: Run::Plain, task: Some(task.clone()), ..Spec::default() };
+        let assignment = Assignment { generation: Generation(7), token: None, spec };
+        let boot = BootId::default();
+        let ledger = Ledger { assignment: Some(assignment), boot: boot.clone(), ..Ledger::default() };
+        let begins = |health: Health| {
+            let app = AppSeen::Running { launched: Some(Generation(3)), health };
+            let seen = Seen { boot: boot.clone(), app, ..Seen::default() };
+            reconcile(&ledger, &seen) == [Action::RunTask(task.clone())]
+        };
+        assert!(!begins(Health::Starting));
+        assert!(begins(Health::Serving));
+        assert!(begins(Health::Failed("a plugin cannot be loaded".into())), "nothing else would ever end it");
+    }
 }

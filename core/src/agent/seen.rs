@@ -112,6 +112,11 @@ impl Seen {
         matches!(self.app, AppSeen::Running { health: Health::Serving, .. })
     }
 
+    /// Whether the app runs and says that it failed.
+    pub fn failed(&self) -> bool {
+        matches!(self.app, AppSeen::Running { health: Health::Failed(_), .. })
+    }
+
     /// Whether this task is being checked or run.
     pub fn busy_with(&self, key: &TaskKey, phase: TaskPhase) -> bool {
         self.busy.as_ref().is_some_and(|task| task.key == *key && task.phase == phase)

@@ -333,7 +333,8 @@ impl World {
             }
             Action::RunTask(task) => {
                 let until = now + self.chance.between(300, 5_000);
-                let fails = self.faults && self.chance.permille(100);
+                let broken = self.hosts[at].own().is_some_and(|app| matches!(app.phase, Phase::Failed(_)));
+                let fails = broken || self.faults && self.chance.permille(100);
                 let name = self.hosts[at].name.clone();
                 let host = &mut self.hosts[at];
                 host.ledger = host.ledger.with_task(task.key.clone());
