@@ -46,6 +46,7 @@ pub(crate) fn name(command: &Command) -> &'static str {
         Command::SetPolicy { .. } => "set_policy",
         Command::Freeze { .. } => "freeze",
         Command::Drain { .. } => "drain",
+        Command::AssumeStopped { .. } => "assume_stopped",
         Command::Timer { .. } => "timer",
     }
 }

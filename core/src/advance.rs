@@ -7,6 +7,7 @@
 //!                              Blocked ──abort──► Aborting ──► Aborted
 //! ```
 
+use crate::apply::gone::left_out;
 use crate::assign::renumber;
 use crate::assignment::AppState;
 use crate::condition::{Condition, condition, standing};
@@ -107,6 +108,12 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
             return;
         }
     };
+    let left_out = left_out(fleet, &operation.request);
+    if let Some((node, why)) = left_out.iter().find(|(node, _)| solo.as_ref() == Some(*node)) {
+        let why = format!("{node} is {why}; choose another node");
+        close(fleet, id, Status::Aborted(why), now, journal);
+        return;
+    }
     let token = Token(now.index);
     fleet.lock = Lock::Held { operation: id.clone(), token, since: now.time, since_wall_ms: now.wall_ms };
     match operation.request {
@@ -132,7 +139,8 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
         | Request::Prepare { .. }
         | Request::Verify
         | Request::Restart { .. }
-        | Request::Heal => {}
+        | Request::Heal
+        | Request::Remove { .. } => {}
     }
     let from = fleet.database.as_ref().and_then(|database| database.version.clone());
     let pre_grant = fleet.policy.pre_grant_timeout;
@@ -147,6 +155,7 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
         operation.began = Some(Generation(now.index));
         operation.from = from;
         operation.plan = steps;
+        operation.left_out = left_out;
         operation.solo = solo;
         operation.since = now.time;
         operation.entered = now.time;

@@ -198,6 +198,19 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// A person says of a machine that is not heard that it is off.
+    AssumeStopped {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node, or the load balancer's agent.
+        node: NodeId,
+        /// Whether the leader hears it after all.
+        heard: bool,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// The leader found that a deadline has passed. Checked again when applied.
     Timer {
         /// The fleet.
@@ -247,6 +260,9 @@ impl fmt::Display for Command {
             Command::Freeze { fleet, length: None, by, .. } => write!(f, "unfreeze {fleet} by {by}"),
             Command::Drain { fleet, node, drained, by, .. } => {
                 write!(f, "{} {fleet}/{node} by {by}", if *drained { "drain" } else { "undrain" })
+            }
+            Command::AssumeStopped { fleet, node, by, .. } => {
+                write!(f, "assume {fleet}/{node} stopped by {by}")
             }
             Command::Timer { fleet, timer } => write!(f, "timer {fleet} {timer:?}"),
         }

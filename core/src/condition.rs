@@ -2,7 +2,7 @@
 
 use crate::assign::{proof, task_key};
 use crate::assignment::{AppState, Needs, Run, TaskPhase, TaskResult};
-use crate::ids::NodeId;
+use crate::ids::{Generation, NodeId};
 use crate::operation::{Blocked, Bring, Operation, Request, Step};
 use crate::quiet;
 use crate::remember::output;
@@ -75,6 +75,12 @@ pub fn breach(fleet: &Fleet, operation: &Operation) -> Option<(NodeId, String)> 
     None
 }
 
+/// Whether a node's agent has answered since the operation began, or has nothing to answer because its app is stopped.
+pub(crate) fn answers(node: &Node, began: Generation) -> bool {
+    let seen = node.observed.as_ref().is_some_and(|seen| seen.applied >= began);
+    seen || node.stop_evidence.is_some() && node.assumed.is_none()
+}
+
 /// Whether the current step is what stops the node: it waits for the proof itself.
 fn being_stopped(operation: &Operation, name: &NodeId) -> bool {
     matches!(operation.step(), Some(Step::Stopped { nodes }) if nodes.contains(name))
@@ -116,10 +122,9 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
         Step::Reachable { nodes, absent_ok } => {
             let began = operation.began.unwrap_or_default();
             let reached = |name: &NodeId| {
-                fleet.agent(name).is_some_and(|node| {
-                    node.stop_evidence.is_some()
-                        || node.observed.as_ref().is_some_and(|seen| seen.applied >= began)
-                })
+                fleet
+                    .agent(name)
+                    .is_some_and(|node| answers(node, began) || node.assumed.is_some() && !absent_ok)
             };
             let missing: Vec<&NodeId> = nodes.iter().filter(left).filter(|name| !reached(name)).collect();
             if missing.is_empty() && nodes.iter().any(|name| operation.takes_part(name)) {
@@ -128,6 +133,9 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
                     Some((node, what)) => Condition::Stuck(Blocked::Breach(node, what)),
                     None => Condition::Met,
                 };
+            }
+            if missing.is_empty() && !absent_ok {
+                return Condition::Hopeless("every node that it needs is assumed to be stopped".into());
             }
             waiting(operation, &missing, "its agent to answer", !absent_ok)
         }

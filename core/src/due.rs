@@ -62,6 +62,9 @@ impl Contact {
 
 /// Adds to a command what only the leader knows. Called by the leader for every command that it proposes.
 pub fn witness(command: &mut Command, state: &State, contact: &Contact, now: Time) {
+    if let Command::AssumeStopped { fleet, node, heard, .. } = command {
+        *heard = !contact.lost(fleet, node, state, now);
+    }
     if let Command::Register { fleet, node, registration, rival, .. } = command {
         let known = state.fleets.get(fleet).and_then(|fleet| fleet.agent(node));
         let other = known.is_some_and(|known| known.incarnation != registration.incarnation);

@@ -88,6 +88,10 @@ pub enum EventKind {
     Traffic(String),
     /// A person let no new operation begin, or let them begin again.
     Freeze(String),
+    /// A person said that a machine is off, or that was over.
+    Assumed(String),
+    /// A node left the fleet; who removed it.
+    Removed(String),
     /// What a node's app has loaded began or ceased to differ from what it should have.
     Stale(String),
 }
@@ -129,6 +133,8 @@ impl fmt::Display for EventKind {
             EventKind::CutOff(what) => write!(f, "the stop cut off: {what}"),
             EventKind::Traffic(what) => write!(f, "traffic: {what}"),
             EventKind::Freeze(what) => write!(f, "freeze {what}"),
+            EventKind::Assumed(what) => write!(f, "assumed {what}"),
+            EventKind::Removed(by) => write!(f, "removed from the fleet by {by}"),
             EventKind::Stale(what) => f.write_str(what),
         }
     }

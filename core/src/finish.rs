@@ -1,6 +1,7 @@
 //! How operations end, early or at the end of their plan.
 
 use crate::advance::{Now, enter, record, restores};
+use crate::apply::gone::remove;
 use crate::assign::wanted;
 use crate::event::EventKind;
 use crate::ids::{NodeId, OperationId};
@@ -49,6 +50,7 @@ pub(crate) fn turn(
         | Request::Verify
         | Request::Restart { .. }
         | Request::Heal
+        | Request::Remove { .. }
         | Request::AcceptDatabase => course,
         // Code and database go back together, and that cannot be undone in the middle.
         Request::Upgrade { .. } | Request::Packages { .. } | Request::Migrate { .. } => {
@@ -119,6 +121,9 @@ pub(crate) fn finish(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mu
             if operation.course == Course::Rollback { Status::RolledBack(why) } else { Status::Aborted(why) }
         }
     };
+    if let (Request::Remove { node }, Status::Succeeded) = (&operation.request, &status) {
+        remove(fleet, node, &operation.by, now.wall_ms, journal);
+    }
     fleet.lock = Lock::Free;
     close(fleet, id, status, now, journal);
 }

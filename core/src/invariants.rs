@@ -4,7 +4,7 @@ use crate::assign::wanted;
 use crate::assignment::Run;
 use crate::ids::FleetId;
 use crate::operation::{Request, Status};
-use crate::policy::{BACKUPS_MAX, EVENTS_MAX, HISTORY_MAX, NODES_MAX, QUEUE_MAX};
+use crate::policy::{BACKUPS_MAX, EVENTS_MAX, HISTORY_MAX, NODES_MAX, QUEUE_MAX, REMOVED_MAX};
 use crate::state::{Fleet, Lock, State};
 
 /// An invariant that does not hold.
@@ -141,6 +141,7 @@ fn bounded(fleet: &Fleet) -> Result<(), String> {
         || fleet.events.len() > EVENTS_MAX
         || fleet.nodes.len() > NODES_MAX
         || fleet.backups.len() > BACKUPS_MAX
+        || fleet.removed.len() > REMOVED_MAX
     {
         return Err("a list is longer than its bound".into());
     }

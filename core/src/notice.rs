@@ -80,7 +80,7 @@ fn sentence(request: &Request) -> &'static str {
         Request::Packages { .. } => "The system is being extended",
         Request::Restore { .. } => "The system is being restored",
         Request::Backup { .. } => "The system is being backed up",
-        Request::Restart { .. } | Request::Heal => "The system is being restarted",
+        Request::Restart { .. } | Request::Heal | Request::Remove { .. } => "The system is being restarted",
         Request::Plugin { change: PluginChange::Enable | PluginChange::Disable, .. } => {
             "The system is being changed"
         }

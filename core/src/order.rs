@@ -61,6 +61,7 @@ mod tests {
             stop_since: None,
             stop_evidence: None,
             observed: Some(Observed { app: AppState::Serving, ..Observed::default() }),
+            assumed: None,
             stale_wall_ms: None,
             drained: false,
             admitted: true,

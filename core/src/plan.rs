@@ -8,7 +8,7 @@ use crate::packages;
 use crate::quiet;
 use crate::rule::Rule;
 use crate::single;
-use crate::state::{Desired, Fleet};
+use crate::state::{Backup, Desired, Fleet};
 use crate::traffic;
 use crate::upgrade;
 
@@ -106,7 +106,7 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
         Request::Restore { backup, code } => {
             let known = fleet.backups.get(backup).ok_or("the backup does not exist any more")?;
             let version = known.version.as_ref().filter(|_| *code);
-            let node = known.node.clone();
+            let node = holder(fleet, known)?;
             Ok((upgrade::restore(fleet, &all, &node, backup, version), Some(node)))
         }
         Request::RemoveBackup { backup } if fleet.half_restored.as_ref() == Some(backup) => {
@@ -114,7 +114,7 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
         }
         Request::RemoveBackup { backup } => {
             let known = fleet.backups.get(backup);
-            let node = known.map(|known| known.node.clone()).ok_or("the backup does not exist any more")?;
+            let node = holder(fleet, known.ok_or("the backup does not exist any more")?)?;
             let task = TaskCall::new("backup-remove", Needs::Nothing, &[("backup", backup.as_str())]);
             let steps = vec![
                 Step::Reachable { nodes: vec![node.clone()], absent_ok: false },
@@ -148,6 +148,7 @@ fn work(fleet: &Fleet, operation: &Operation) -> Result<(Vec<Step>, Option<NodeI
             let steps = if stale.is_empty() { Vec::new() } else { restart(fleet, Some(&stale))? };
             Ok((steps, None))
         }
+        Request::Remove { node } => Ok((remove(fleet, node)?, None)),
         Request::Verify => {
             let steps = upgrade::verify(fleet).ok_or("no node of the fleet should run at this moment")?;
             Ok((steps, None))
@@ -174,6 +175,28 @@ fn restart(fleet: &Fleet, asked: Option<&[NodeId]>) -> Result<Vec<Step>, String>
         steps.extend(upgrade::start(&fleet.policy, &[node], &verify));
     }
     Ok(steps)
+}
+
+/// The node that has a backup.
+fn holder(fleet: &Fleet, backup: &Backup) -> Result<NodeId, String> {
+    let node = fleet.nodes.contains_key(&backup.node).then(|| backup.node.clone());
+    node.ok_or_else(|| format!("the backup is on {}, which was removed from the fleet", backup.node))
+}
+
+/// A node is stopped in order before it leaves; of a load balancer somebody must have said that it sends nobody any more.
+fn remove(fleet: &Fleet, node: &NodeId) -> Result<Vec<Step>, String> {
+    match fleet.balancers.get(node) {
+        None => {
+            let one = vec![node.clone()];
+            Ok(vec![Step::Reachable { nodes: one.clone(), absent_ok: false }, Step::Stopped { nodes: one }])
+        }
+        Some(balancer) if balancer.assumed.is_some() => Ok(Vec::new()),
+        Some(_) => Err(format!(
+            "{node} is a load balancer: take users from it and stop its agent; when that has been away for {}, say so with soloist node \
+             assume-stopped {node}, and remove it then",
+            fleet.policy.contact_timeout
+        )),
+    }
 }
 
 fn plugin_steps(

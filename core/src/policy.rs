@@ -228,6 +228,8 @@ pub const FREEZE_MAX: Millis = Millis::from_secs(30 * 24 * 3600);
 pub const NODES_MAX: usize = 32;
 /// Most load balancers of a fleet.
 pub const BALANCERS_MAX: usize = 8;
+/// Most removed nodes that a fleet remembers; the oldest are forgotten.
+pub const REMOVED_MAX: usize = 64;
 /// Most fleets of one set of coordinators; bounds what anyone who can reach a coordinator can make it remember.
 pub const FLEETS_MAX: usize = 10_000;
 /// Most operations that wait in a fleet's queue: more is a client in a loop.

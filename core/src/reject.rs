@@ -240,6 +240,34 @@ pub enum Rejection {
         /// The operation.
         operation: OperationId,
     },
+    /// Its agent is in contact, and can say itself what runs.
+    #[error("the agent of \"{node}\" in fleet \"{fleet}\" is in contact")]
+    StillHeard {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+    },
+    /// An operation counts on the node.
+    #[error("operation \"{operation}\" counts on \"{node}\" of fleet \"{fleet}\" to run")]
+    NeededBy {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+        /// The operation.
+        operation: OperationId,
+    },
+    /// The node was removed, and this is the agent that it had.
+    #[error("\"{node}\" was removed from fleet \"{fleet}\" by {by}")]
+    Removed {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+        /// Who did that.
+        by: String,
+    },
     /// A reason is missing.
     #[error("a reason is needed")]
     NoReason,
@@ -295,6 +323,9 @@ impl Rejection {
             Rejection::Ended { .. } => "ended",
             Rejection::NoRetry { .. } => "no_retry",
             Rejection::HolderUnsettled { .. } => "holder_unsettled",
+            Rejection::StillHeard { .. } => "still_heard",
+            Rejection::NeededBy { .. } => "needed_by",
+            Rejection::Removed { .. } => "removed",
             Rejection::NoReason => "no_reason",
             Rejection::Malformed { .. } => "malformed",
         }
@@ -356,7 +387,9 @@ impl Rejection {
                 "each node needs a name and a data folder of its own: stop one of the two agents, or rename it".into()
             }
             Rejection::OtherMachine { .. } => {
-                "stop the fleet while that machine's agent is connected, or give this machine another node name".into()
+                "stop the fleet while that machine's agent is connected; or, if that machine is off for good, say so: soloist node assume-stopped; or give \
+                 this machine another node name"
+                    .into()
             }
             Rejection::Rival { .. } => {
                 "each node needs a name of its own; after a lost data folder, wait until the old agent is gone".into()
@@ -370,6 +403,15 @@ impl Rejection {
             Rejection::NoRetry { .. } => "see what it waits for with: soloist operation show".into(),
             Rejection::HolderUnsettled { .. } => {
                 "make sure that the work has ended, then: soloist lock release --force --reason \"...\"".into()
+            }
+            Rejection::StillHeard { .. } => {
+                "let it stop the app: soloist stop, or soloist node remove; only a machine that nobody hears is assumed to be off".into()
+            }
+            Rejection::NeededBy { operation, .. } => {
+                format!("end that first: soloist operation abort {operation}; then say it again")
+            }
+            Rejection::Removed { .. } => {
+                "stop this agent; or, if the machine is to join anew, stop the app on it and delete the agent's data folder".into()
             }
             Rejection::NoReason => "add --reason \"...\"; it is kept with the event".into(),
             Rejection::Malformed { .. } => "correct it and try again".into(),

@@ -110,6 +110,28 @@ pub struct Freeze {
     pub until_wall_ms: u64,
 }
 
+/// A person's word that a machine which nobody hears is off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assumed {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When, milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
+/// What is left of a node that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// The run of its agent that was registered last: what goes on from it is refused.
+    pub incarnation: Incarnation,
+    /// Who removed it.
+    pub by: String,
+    /// When, milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
 /// The nodes that share one database and one storage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Fleet {
@@ -146,6 +168,10 @@ pub struct Fleet {
     /// The stop sign for new operations that was put up last.
     #[serde(default)]
     pub freeze: Option<Freeze>,
+    /// Nodes and load balancers that were removed: their agents do not come back by themselves. At most
+    /// [`REMOVED_MAX`](crate::policy::REMOVED_MAX).
+    #[serde(default)]
+    pub removed: BTreeMap<NodeId, Tombstone>,
     /// The last solo node of an operation that succeeded.
     pub last_solo: Option<NodeId>,
 }
@@ -211,6 +237,9 @@ pub struct Node {
     pub stop_evidence: Option<Generation>,
     /// What its agent last saw.
     pub observed: Option<Observed>,
+    /// A person's word that its machine is off, until its agent is heard again.
+    #[serde(default)]
+    pub assumed: Option<Assumed>,
     /// Since when what its app has loaded differs from what it should have, milliseconds since 1970; `None` while it does not.
     #[serde(default)]
     pub stale_wall_ms: Option<u64>,

@@ -187,7 +187,9 @@ fn follows(balancer: &Node) -> bool {
 
 /// Waits until something is true of every balancer; one that cannot be steered blocks.
 fn each(fleet: &Fleet, operation: &Operation, done: impl Fn(&Node) -> bool, what: &str) -> Condition {
-    let missing = fleet.balancers.iter().filter(|(_, balancer)| !done(balancer));
+    // One that is said to be off sends nobody.
+    let missing =
+        fleet.balancers.iter().filter(|(_, balancer)| balancer.assumed.is_none() && !done(balancer));
     let missing: Vec<(&NodeId, &Node)> = missing.collect();
     for (name, balancer) in &missing {
         let seen = balancer.observed.as_ref().filter(|_| !operation.absent.contains(name));
@@ -204,6 +206,9 @@ fn each(fleet: &Fleet, operation: &Operation, done: impl Fn(&Node) -> bool, what
 
 /// Whether nobody is sent to a node any more, as far as its agent can tell. An app that does not serve gets nobody.
 fn is_away(node: &Node) -> bool {
+    if node.stop_evidence.is_some() {
+        return true;
+    }
     let Some(seen) = &node.observed else { return false };
     node.acknowledged() && (seen.app != AppState::Serving || seen.away)
 }
@@ -214,5 +219,5 @@ pub(crate) fn may_be_given(fleet: &Fleet, name: &NodeId) -> bool {
         let seen = balancer.observed.as_ref();
         seen.is_some_and(|seen| matches!(seen.servers.get(name), Some(ServerSeen::Out { .. })))
     };
-    !fleet.balancers.values().all(out)
+    !fleet.balancers.values().all(|balancer| balancer.assumed.is_some() || out(balancer))
 }

@@ -92,6 +92,8 @@ pub struct NodeView {
     pub code: Option<String>,
     /// Whether a person keeps users away from it.
     pub drained: bool,
+    /// Who says that its machine is off, and why; `None` if nobody does.
+    pub assumed: Option<String>,
     /// In what the plugins that its app has loaded differ from those that it should have.
     pub stale: Vec<String>,
     /// Since when they do, milliseconds since 1970.
@@ -117,6 +119,8 @@ pub struct BalancerView {
     pub servers: BTreeMap<NodeId, ServerSeen>,
     /// Why it cannot be steered.
     pub unsteered: Option<String>,
+    /// Who says that its machine is off, and why; `None` if nobody does.
+    pub assumed: Option<String>,
 }
 
 /// One step of a plan.
@@ -270,12 +274,13 @@ fn node_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &
         },
         app: app.into(),
         detail,
-        proven_stopped: node.stop_evidence.is_some(),
+        proven_stopped: node.stop_evidence.is_some() && node.assumed.is_none(),
         acknowledged: node.acknowledged(),
         heard: contact.last(id, name).map(|at| state.now.since(at)),
         lost: contact.lost(id, name, state, state.now),
         code: seen.and_then(|seen| seen.code.as_ref()).map(ToString::to_string),
         drained: node.drained,
+        assumed: assumed(node),
         stale: node.stale().to_vec(),
         stale_wall_ms: node.stale_wall_ms,
         foreign: seen
@@ -298,7 +303,13 @@ fn balancer_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contac
         lost: contact.lost(id, name, state, state.now),
         servers: seen.map(|seen| seen.servers.clone()).unwrap_or_default(),
         unsteered: seen.and_then(|seen| seen.unsteered.clone()),
+        assumed: assumed(node),
     }
+}
+
+/// Who says that a machine is off, in words.
+fn assumed(node: &Node) -> Option<String> {
+    node.assumed.as_ref().map(|assumed| format!("{}: {}", assumed.by, assumed.reason))
 }
 
 /// The view of one operation.

@@ -28,6 +28,7 @@ fn node(name: &str, app: &str) -> NodeView {
         code: Some("2.2.15".into()),
         foreign: Vec::new(),
         drained: false,
+        assumed: None,
         stale: Vec::new(),
         stale_wall_ms: None,
     }

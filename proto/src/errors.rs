@@ -158,6 +158,9 @@ fn code(rejection: &Rejection) -> Code {
         | Rejection::NodesDiffer { .. }
         | Rejection::Frozen { .. }
         | Rejection::NobodyDrains { .. }
+        | Rejection::StillHeard { .. }
+        | Rejection::NeededBy { .. }
+        | Rejection::Removed { .. }
         | Rejection::OtherRole { .. }
         | Rejection::OtherAgent { .. }
         | Rejection::OtherMachine { .. }

@@ -349,6 +349,17 @@ impl OperatorService for Operators {
         Ok(Response::new(v1::DrainReply {}))
     }
 
+    async fn assume_stopped(
+        &self,
+        request: Request<v1::AssumeStoppedRequest>,
+    ) -> Answer<v1::AssumeStoppedReply> {
+        let v1::AssumeStoppedRequest { fleet: id, node, by, reason } = request.into_inner();
+        // The leader knows whether it is heard.
+        let (fleet, node, heard) = (fleet(id)?, name("node", node)?, true);
+        let _ = self.shared.decide(Command::AssumeStopped { fleet, node, heard, by, reason }).await?;
+        Ok(Response::new(v1::AssumeStoppedReply {}))
+    }
+
     async fn preflight(&self, request: Request<v1::PreflightRequest>) -> Answer<v1::PreflightReply> {
         let fleet = fleet(request.into_inner().fleet)?;
         Ok(Response::new(preflight(&self.shared, &fleet).await?))

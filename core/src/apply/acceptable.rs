@@ -86,6 +86,11 @@ pub(super) fn acceptable(id: &FleetId, fleet: &Fleet, request: &Request) -> Resu
             node(on).and_then(|()| running())
         }
         Request::Verify | Request::Heal => running(),
+        Request::Remove { node } if fleet.agent(node).is_none() => {
+            let known = fleet.agents().map(|(name, _)| name.clone()).collect();
+            Err(Rejection::UnknownNode { fleet: id.clone(), node: node.clone(), known })
+        }
+        Request::Remove { .. } => Ok(()),
         Request::Restart { nodes } => {
             for name in nodes.iter().flatten() {
                 node(&Some(name.clone()))?;

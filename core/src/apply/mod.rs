@@ -2,6 +2,7 @@
 
 mod acceptable;
 mod decide;
+pub(crate) mod gone;
 mod holder;
 mod node;
 mod operation;
@@ -165,6 +166,11 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> Outcome {
         Command::Drain { fleet, node, drained, by, reason } => {
             in_fleet(state, fleet, now, |id, found, journal| {
                 sign::drain(id, found, node, *drained, (by, reason), journal)
+            })
+        }
+        Command::AssumeStopped { fleet, node, heard, by, reason } => {
+            in_fleet(state, fleet, now, |id, found, journal| {
+                gone::assume_stopped(id, found, node, *heard, (by, reason), now, journal)
             })
         }
         Command::Timer { fleet, timer } => {

@@ -2,6 +2,7 @@
 
 use crate::advance::Now;
 use crate::apply::Reply;
+use crate::apply::gone;
 use crate::assignment::{AppState, Assignment, Observed, Run, Spec};
 use crate::command::{Registration, Role};
 use crate::event::EventKind;
@@ -37,6 +38,9 @@ pub(super) fn register(
     now: Now,
     journal: &mut Journal,
 ) -> Result<Reply, Rejection> {
+    if fleet.agent(name).is_none() {
+        gone::may_come(id, fleet, name, registration)?;
+    }
     let generation = Generation(now.index);
     let lock = fleet.lock.holder().cloned();
     let (agents, others, what, max) = match registration.role {
@@ -62,6 +66,7 @@ pub(super) fn register(
             stop_since: Some(generation),
             stop_evidence: None,
             observed: None,
+            assumed: None,
             admitted: false,
             stale_wall_ms: None,
             drained: false,
@@ -113,6 +118,7 @@ pub(super) fn register(
     node.heard = now.time;
     let kind = EventKind::Returned { rebooted, ledger_lost: !succeeds };
     journal.node(lock.as_ref(), name, kind);
+    gone::speaks_again(fleet, name, journal);
     Ok(Reply::Registered { floor: generation })
 }
 
@@ -142,6 +148,8 @@ pub(super) fn report(
     }
     node.sequence = node.sequence.max(sequence);
     node.heard = now.time;
+    gone::speaks_again(fleet, name, journal);
+    let Some(node) = fleet.agent_mut(name) else { return Ok(Reply::Unchanged) };
     if steers {
         for what in news(node.observed.as_ref(), observed) {
             journal.node(lock.as_ref(), name, EventKind::Traffic(what));

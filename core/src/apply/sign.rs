@@ -65,7 +65,8 @@ pub(super) fn thawed(id: &FleetId, fleet: &Fleet, request: &Request, now: Time) 
         | Request::Restore { code: false, .. }
         | Request::Upgrade { .. }
         | Request::Restart { .. }
-        | Request::Heal => false,
+        | Request::Heal
+        | Request::Remove { .. } => false,
     };
     // What a broken restore has left is mended at once.
     match frozen(fleet, now).filter(|_| !brings_back && fleet.half_restored.is_none()) {
@@ -106,7 +107,7 @@ pub(super) fn drain(
     Ok(Reply::Done)
 }
 
-fn words(by: &str, reason: &str) -> String {
+pub(super) fn words(by: &str, reason: &str) -> String {
     let why = if reason.is_empty() { String::new() } else { format!(": {}", clip(reason)) };
     format!(" by {}{why}", clip(by))
 }

@@ -5,6 +5,7 @@ use crate::apply::Reply;
 use crate::apply::holder::raise;
 use crate::apply::operation;
 use crate::command::{Submission, Timer};
+use crate::condition::answers;
 use crate::due::{auto_heal, auto_start, checks, step_limit};
 use crate::event::EventKind;
 use crate::finish::{close, turn};
@@ -201,10 +202,8 @@ fn lease(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut Journal) -
 
 fn unreached(fleet: &Fleet, operation: &Operation, nodes: &[NodeId]) -> Vec<NodeId> {
     let began = operation.began.unwrap_or_default();
-    let reached = |node: &crate::state::Node| {
-        node.stop_evidence.is_some() || node.observed.as_ref().is_some_and(|seen| seen.applied >= began)
-    };
-    nodes.iter().filter(|name| !fleet.nodes.get(*name).is_some_and(reached)).cloned().collect()
+    let reached = |name: &NodeId| fleet.nodes.get(name).is_some_and(|node| answers(node, began));
+    nodes.iter().filter(|name| !reached(name)).cloned().collect()
 }
 
 /// Whether nodes that are out of contact may be left out of the current step: bringing back service does not wait for

@@ -184,6 +184,11 @@ pub enum Request {
     },
     /// Restart the nodes whose app has not loaded what it should, one after the other.
     Heal,
+    /// Stop a node, in order if it is there, and let it leave the fleet; or forget a load balancer that is gone.
+    Remove {
+        /// The node, or the load balancer's agent.
+        node: NodeId,
+    },
     /// Run the fleet's checks on every node that should run. Nothing is stopped for it.
     Verify,
     /// A person has made sure that the database is whole, although a restore has not ended.
@@ -213,6 +218,7 @@ impl Request {
             | Request::Restore { .. }
             | Request::RemoveBackup { .. }
             | Request::AcceptDatabase
+            | Request::Remove { .. }
             | Request::Prepare { .. }
             | Request::Hold { mode: HoldMode::AllStopped, .. } => false,
         }
@@ -240,6 +246,7 @@ impl fmt::Display for Request {
             Request::Prepare { to } => write!(f, "upgrade prepare {to}"),
             Request::Verify => f.write_str("verify"),
             Request::Heal => f.write_str("heal"),
+            Request::Remove { node } => write!(f, "node remove {node}"),
             Request::Restart { nodes: None } => f.write_str("restart"),
             Request::Restart { nodes: Some(nodes) } => {
                 let names = nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(",");

@@ -243,6 +243,7 @@ fn matters(check: &str, request: &Request) -> bool {
         | Request::Verify
         | Request::Restart { .. }
         | Request::Heal
+        | Request::Remove { .. }
         | Request::AcceptDatabase => false,
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use soloist_core::{
     ids::{FleetId, NodeId},
+    operation::Request,
     traffic::ServerSeen,
     view::FleetView,
 };
@@ -13,7 +14,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     cli::duration,
-    commands::{Context, me},
+    commands::{
+        Context,
+        confirm::{Loss, confirm},
+        me,
+        operate::{self, operate},
+    },
     error::{CtlError, Kind, Result},
     names,
     render::{status, table},
@@ -42,6 +48,12 @@ enum Command {
     Drain(DrainArgs),
     /// Give a node to users again
     Undrain(DrainArgs),
+    /// Say of a machine that nobody hears that it is off and stays off
+    ///
+    /// Operations then count its app as stopped. If the app runs all the same, two nodes may change the database at once.
+    AssumeStopped(AssumeArgs),
+    /// Stop a node and let it leave the fleet; or forget a load balancer that is gone
+    Remove(RemoveArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -56,6 +68,29 @@ struct DrainArgs {
     timeout: Duration,
 }
 
+#[derive(Debug, clap::Args)]
+struct AssumeArgs {
+    /// Its name
+    node: NodeId,
+    /// Why it is known to be off; kept with the event
+    #[arg(long)]
+    reason: String,
+    /// Its name again, in place of typing it
+    #[arg(long, value_name = "NODE")]
+    confirm: Option<NodeId>,
+}
+
+#[derive(Debug, clap::Args)]
+struct RemoveArgs {
+    /// Its name
+    node: NodeId,
+    /// Its name again, in place of typing it
+    #[arg(long, value_name = "NODE")]
+    confirm: Option<NodeId>,
+    #[command(flatten)]
+    options: operate::Options,
+}
+
 /// Looks at nodes.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
     let fleet = context.fleet().await?;
@@ -64,6 +99,8 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     match args.command {
         Command::Drain(args) => drain(context, &fleet, args, true).await,
         Command::Undrain(args) => drain(context, &fleet, args, false).await,
+        Command::AssumeStopped(args) => assume_stopped(context, &fleet, args).await,
+        Command::Remove(args) => remove(context, &fleet, args).await,
         Command::List => context.ui.data(&view.nodes, || format!("{stale}{}", table::nodes(&view.nodes))),
         Command::Show { node } => match view.nodes.iter().find(|found| found.node == node) {
             Some(found) => context.ui.data(found, || format!("{stale}{}", table::node(found))),
@@ -100,6 +137,34 @@ async fn drain(context: &Context, fleet: &FleetId, args: DrainArgs, drained: boo
         }
         sleep(LOOK).await;
     }
+}
+
+async fn assume_stopped(context: &Context, fleet: &FleetId, args: AssumeArgs) -> Result<()> {
+    let AssumeArgs { node, reason, confirm: given } = args;
+    let text = format!(
+        "{node} will count as stopped, although nothing proves it: its machine must be off and stay off, or nothing may start the app \
+         there by itself, the agent included"
+    );
+    let loss = Loss { what: "node", name: node.to_string(), text };
+    confirm(context, &loss, given.as_ref().map(NodeId::as_str))?;
+    let request =
+        v1::AssumeStoppedRequest { fleet: fleet.to_string(), node: node.to_string(), by: me(), reason };
+    let done = context.client.call(|mut stub| {
+        let request = request.clone();
+        async move { stub.assume_stopped(request).await }
+    });
+    let _ = done.await?;
+    let value = serde_json::json!({ "node": node, "assumed": true });
+    context.ui.data(&value, || format!("{node} counts as stopped until its agent is heard\n"))
+}
+
+async fn remove(context: &Context, fleet: &FleetId, args: RemoveArgs) -> Result<()> {
+    let RemoveArgs { node, confirm: given, options } = args;
+    let text =
+        format!("{node} will be stopped and leave fleet \"{fleet}\"; its agent does not come back by itself");
+    let loss = Loss { what: "node", name: node.to_string(), text };
+    confirm(context, &loss, given.as_ref().map(NodeId::as_str))?;
+    operate(context, fleet, "node-remove", Request::Remove { node }, &options).await
 }
 
 /// Who has not done it yet.

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use soloist_core::{
-    ids::{BackupId, FleetId},
+    ids::{BackupId, FleetId, NodeId},
     operation::{PluginChange, Request},
     preview::PlannedStep,
 };
@@ -69,6 +69,9 @@ enum What {
     Migrate(MigrateRequest),
     /// Of restarting the nodes that have not loaded what they should
     Heal,
+    /// Of removing a node from the fleet
+    #[command(subcommand)]
+    Node(NodePart),
 }
 
 #[derive(Debug, Subcommand)]
@@ -110,6 +113,15 @@ impl PluginPart {
 }
 
 #[derive(Debug, Subcommand)]
+enum NodePart {
+    /// Of removing it
+    Remove {
+        /// Its name
+        node: NodeId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum UpgradePart {
     /// Of fetching a version
     Prepare(PrepareRequest),
@@ -146,6 +158,7 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         }
         What::Restart(restart) => restart.request(),
         What::Heal => Request::Heal,
+        What::Node(NodePart::Remove { node }) => Request::Remove { node },
     };
     let request = v1::PlanRequest { fleet: fleet.to_string(), request: Some(request.into()) };
     let reply = context.client.call_fresh(

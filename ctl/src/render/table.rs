@@ -45,6 +45,7 @@ pub fn balancers(balancers: &[BalancerView]) -> String {
         if balancer.lost {
             remarks.push("OUT OF CONTACT".to_owned());
         }
+        remarks.extend(balancer.assumed.as_ref().map(|who| format!("ASSUMED off by {who}")));
         remarks.extend(balancer.unsteered.clone());
         if !balancer.acknowledged {
             remarks.push("not acknowledged yet".to_owned());
@@ -64,6 +65,7 @@ fn remarks(node: &NodeView) -> String {
     if !node.detail.is_empty() {
         remarks.push(node.detail.clone());
     }
+    remarks.extend(node.assumed.as_ref().map(|who| format!("ASSUMED stopped by {who}")));
     remarks.extend(node.drained.then(|| "DRAINED by a person".to_owned()));
     remarks.extend(stale(node));
     if node.proven_stopped {
@@ -98,6 +100,7 @@ pub fn node(node: &NodeView) -> String {
         ("proven stopped", yes(node.proven_stopped)),
         ("code", node.code.clone().unwrap_or_else(|| "unknown".to_owned())),
     ];
+    lines.extend(node.assumed.clone().map(|who| ("assumed stopped", format!("by {who}"))));
     lines.extend(node.foreign.iter().map(|found| ("foreign", found.clone())));
     lines.extend(node.drained.then(|| ("users", "kept away by a person: soloist node undrain".to_owned())));
     lines.extend(stale(node).map(|stale| ("plugins", stale)));

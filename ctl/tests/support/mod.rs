@@ -360,6 +360,10 @@ impl OperatorService for Service {
         Ok(Response::new(v1::DrainReply {}))
     }
 
+    async fn assume_stopped(&self, _: Request<v1::AssumeStoppedRequest>) -> Answer<v1::AssumeStoppedReply> {
+        Ok(Response::new(v1::AssumeStoppedReply {}))
+    }
+
     async fn force_release(&self, _: Request<v1::ForceReleaseRequest>) -> Answer<v1::ForceReleaseReply> {
         Ok(Response::new(v1::ForceReleaseReply { token: TOKEN + 1 }))
     }

@@ -47,5 +47,7 @@ fn kind(kind: &EventKind) -> &'static str {
         EventKind::Freeze(_) => "freeze",
         EventKind::Stale(_) => "stale",
         EventKind::CutOff(_) => "cut_off",
+        EventKind::Assumed(_) => "assumed",
+        EventKind::Removed(_) => "removed",
     }
 }

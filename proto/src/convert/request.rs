@@ -85,6 +85,7 @@ impl From<Request> for v1::Request {
             Request::Restart { nodes } => Kind::Restart(v1::Restart { nodes: nodes.map(list) }),
             Request::Migrate { on } => Kind::Migrate(v1::Migrate { on: on.map(Into::into) }),
             Request::Heal => Kind::Heal(v1::Heal {}),
+            Request::Remove { node } => Kind::RemoveNode(v1::RemoveNode { node: node.into() }),
             Request::Packages { changes, on } => Kind::Packages(v1::Packages {
                 changes: changes.into_iter().map(Into::into).collect(),
                 on: on.map(Into::into),
@@ -128,6 +129,7 @@ impl TryFrom<v1::Request> for Request {
             Kind::Prepare(prepare) => Ok(Request::Prepare { to: Version(prepare.to) }),
             Kind::Verify(v1::Verify {}) => Ok(Request::Verify),
             Kind::Heal(v1::Heal {}) => Ok(Request::Heal),
+            Kind::RemoveNode(remove) => Ok(Request::Remove { node: name("remove_node.node", remove.node)? }),
             Kind::Migrate(migrate) => Ok(Request::Migrate { on: maybe_name("migrate.on", migrate.on)? }),
             Kind::Packages(packages) => Ok(Request::Packages {
                 changes: each("packages.changes", packages.changes)?,

@@ -100,6 +100,7 @@ impl From<BalancerView> for v1::BalancerView {
             lost: view.lost,
             servers: servers(view.servers),
             unsteered: view.unsteered,
+            assumed: view.assumed,
         }
     }
 }
@@ -115,6 +116,7 @@ impl TryFrom<v1::BalancerView> for BalancerView {
             lost: view.lost,
             servers: seen(view.servers)?,
             unsteered: view.unsteered,
+            assumed: view.assumed,
         })
     }
 }

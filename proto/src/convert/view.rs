@@ -146,6 +146,7 @@ impl From<NodeView> for v1::NodeView {
             code: node.code,
             foreign: node.foreign,
             drained: node.drained,
+            assumed: node.assumed,
             stale: node.stale,
             stale_wall_ms: node.stale_wall_ms,
         }
@@ -169,6 +170,7 @@ impl TryFrom<v1::NodeView> for NodeView {
             code: node.code,
             foreign: node.foreign,
             drained: node.drained,
+            assumed: node.assumed,
             stale: node.stale,
             stale_wall_ms: node.stale_wall_ms,
         })

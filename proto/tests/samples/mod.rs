@@ -261,6 +261,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Prepare { to: Version("2.2.16".into()) },
         Request::Verify,
         Request::Heal,
+        Request::Remove { node: node("node-2") },
         Request::Migrate { on: Some(node("node-1")) },
         Request::Migrate { on: None },
         Request::Packages {
@@ -361,6 +362,7 @@ pub(crate) fn fleet_view() -> FleetView {
             code: Some("2.2.15".into()),
             foreign: vec!["pid 7".into()],
             drained: true,
+            assumed: Some("kim: it burned".into()),
             stale: vec!["@nocobase/plugin-map is not loaded".into()],
             stale_wall_ms: Some(13),
         }],
@@ -373,6 +375,7 @@ pub(crate) fn fleet_view() -> FleetView {
             lost: true,
             servers: servers(),
             unsteered: Some("no such socket".into()),
+            assumed: Some("kim: sold".into()),
         }],
         current: Some(operation_view()),
         queue: vec![operation_view()],

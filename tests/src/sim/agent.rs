@@ -56,6 +56,8 @@ pub(crate) struct Host {
     pub(crate) role: Role,
     pub(crate) machine: MachineId,
     pub(crate) up: bool,
+    /// Until then it stays off once it is.
+    pub(crate) off_until: u64,
     pub(crate) boot: u64,
     pub(crate) code: &'static str,
     // On disk.
@@ -126,6 +128,7 @@ impl Host {
             machine: MachineId(format!("machine-of-{name}")),
             name,
             up: true,
+            off_until: 0,
             boot: 1,
             code: super::app::VERSION,
             ledger: Ledger::default(),

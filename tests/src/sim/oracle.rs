@@ -158,7 +158,9 @@ impl Oracle {
                 return Err(format!("granted to {} while the app of {} runs", operation.id, host.name));
             }
         }
-        for (node, (_, _, observed)) in &self.newest {
+        // What ran on a machine is gone when that is off.
+        let off = |node: &NodeId| hosts.iter().any(|host| host.name == *node && !host.up);
+        for (node, (_, _, observed)) in self.newest.iter().filter(|(node, _)| !off(node)) {
             if let Some(foreign) = observed.foreign.first() {
                 return Err(format!(
                     "granted although {node} last reported the foreign process {}",
@@ -368,7 +370,13 @@ fn exchanged(operation: &Operation, hosts: &[Host]) -> Result<(), String> {
     }
     let id = &operation.id;
     let has = |host: &&Host| host.packages.as_ref() == Some(id);
-    let mut nodes = hosts.iter().filter(|host| host.role == Role::App);
+    // One that is said to be off is left out, and is stale when it comes back; one that joins meanwhile has nothing to do with it.
+    let asked = |host: &Host| {
+        let asks = |step: &Step| matches!(step, Step::Reachable { nodes, .. } if nodes.contains(&host.name));
+        operation.plan.iter().any(asks)
+    };
+    let concerned = |host: &&Host| host.role == Role::App && asked(host) && operation.takes_part(&host.name);
+    let mut nodes = hosts.iter().filter(concerned);
     let (found, what) = match operation.status {
         Status::Succeeded => (nodes.find(|host| !has(host)), "has succeeded without its packages on"),
         Status::RolledBack(_) => (nodes.find(has), "was taken back, and its packages are still on"),
@@ -412,6 +420,7 @@ fn may_run(operation: &Operation) -> Option<NodeId> {
         | Request::Verify
         | Request::Restart { .. }
         | Request::Heal
+        | Request::Remove { .. }
         | Request::AcceptDatabase => None,
         Request::Hold { mode: HoldMode::Solo, .. }
         | Request::Plugin { .. }

@@ -165,7 +165,7 @@ impl World {
                 self.hosts[at].facts = None;
                 self.note(format!("code of {} is now {}", self.hosts[at].name, self.hosts[at].code));
             }
-        } else if self.chance.permille(4) {
+        } else if self.chance.permille(4) && self.now >= self.hosts[at].off_until {
             self.power_on(at);
         }
         if self.hosts[at].up && !self.hosts[at].agent_up && self.chance.permille(12) {

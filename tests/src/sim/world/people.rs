@@ -1,5 +1,6 @@
 //! People and programs that use the fleet.
 
+use soloist_core::agent::Ledger;
 use soloist_core::command::{Decision, Role, Submission};
 use soloist_core::ids::{BackupId, MachineId, NodeId, OperationId, Token, Version};
 use soloist_core::operation::{
@@ -62,8 +63,12 @@ impl World {
             return Ok(());
         }
         self.person_next = self.now + self.chance.between(600, 4_000);
+        self.join_anew();
         if self.faults && self.chance.permille(150) {
             self.click();
+        }
+        if self.faults && self.chance.permille(200) {
+            self.find_off()?;
         }
         if self.faults && self.chance.permille(80) {
             self.sign()?;
@@ -155,7 +160,36 @@ impl World {
             8 => self.submit(Request::Start { install: false, nodes: None }, host, wait),
             9 => self.intervene(),
             10 => self.retry(),
+            _ if self.chance.permille(300) => {
+                self.submit(Request::Remove { node: self.hosts[host].name.clone() }, host, None)
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// Somebody finds a machine off and says so.
+    fn find_off(&mut self) -> Result<(), String> {
+        let fleet = self.fleet.clone();
+        let until = self.now + self.chance.between(5_000, 15_000);
+        let Some(host) = self.hosts.iter_mut().find(|host| !host.up) else { return Ok(()) };
+        host.off_until = host.off_until.max(until);
+        let node = host.name.clone();
+        let (by, reason) = ("operator".to_owned(), "it is off".to_owned());
+        self.propose(Command::AssumeStopped { fleet, node, heard: true, by, reason }).map(|_| ())
+    }
+
+    /// Whoever has removed a node lets its machine join anew, with an empty data folder.
+    fn join_anew(&mut self) {
+        let Some(fleet) = self.fleet_now() else { return };
+        let removed: Vec<NodeId> = fleet.removed.keys().cloned().collect();
+        for at in 0..self.hosts.len() {
+            let host = &mut self.hosts[at];
+            let idle = host.agent_up && host.idle() && host.child.is_none();
+            if idle && removed.contains(&host.name) {
+                host.ledger = Ledger::default();
+                self.note(format!("the data folder of {} is deleted", self.hosts[at].name));
+                self.start_agent(at);
+            }
         }
     }
 
