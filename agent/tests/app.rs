@@ -45,6 +45,35 @@ fn failed(result: TaskResult) -> String {
 }
 
 #[tokio::test]
+async fn every_process_is_asked() {
+    let fake = Fake::start().await;
+    let both = vec![MAP.to_owned(), EMBED.to_owned()];
+    fake.set(|app| {
+        app.plugins = [(MAP.to_owned(), true), (EMBED.to_owned(), true)].into();
+        (app.loaded, app.other) = (both.clone(), Some((None, Vec::new())));
+    });
+    let (api, proofs) = (fake.client().of_processes(2), fake.proofs());
+    for plugin in [MAP, EMBED] {
+        assert_eq!(proofs.loaded(&api, plugin).await.unwrap(), Loaded::Partly);
+        let why = proofs.require(&api, plugin, true).await.unwrap_err();
+        assert!(why.contains("only some of the app's processes"), "{why}");
+        assert!(proofs.require(&api, plugin, false).await.is_err());
+    }
+    let mut prober = Prober::default();
+    assert_eq!(prober.look(&api, None).await, (Health::Ok, Verdict::Serving));
+    let starting = Some(("APP_COMMANDING".to_owned(), "load plugin".to_owned()));
+    fake.set(|app| app.other = Some((starting, both.clone())));
+    for _ in 0..3 {
+        assert_eq!(prober.look(&api, None).await.1, Verdict::NotYet("load plugin".into()));
+    }
+    fake.set(|app| app.other = Some((None, both.clone())));
+    assert_eq!(prober.look(&api, None).await.1, Verdict::Serving);
+    for plugin in [MAP, EMBED] {
+        assert_eq!(proofs.require(&api, plugin, true).await, Ok(()));
+    }
+}
+
+#[tokio::test]
 async fn serving_needs_health_database_and_version() {
     let fake = Fake::start().await;
     let api = fake.client();

@@ -120,16 +120,95 @@ async fn facts_of_disk_and_storage() {
     assert!(profile.facts().await.upgrading);
 }
 
+/// Runs as one process, executed directly.
+async fn runs_alone(profile: &Profile, mode: RunMode) {
+    let command = profile.command(mode).await.unwrap();
+    assert_eq!(command.processes, 1);
+    assert!(command.argv[1].ends_with("@nocobase/app/lib/index.js"), "{:?}", command.argv);
+    assert_eq!(command.env["CLUSTER_MODE"], "", "nobody reads it from the file again");
+    assert!(command.env["PM2_HOME"].ends_with("nocobase/pm2"));
+}
+
 #[tokio::test]
-async fn cluster_mode_is_refused_with_its_place() {
-    let installation = Installation::new("DB_DIALECT=postgres\nCLUSTER_MODE=2\n");
+async fn several_processes_run_under_pm2_and_one_does_not() {
+    let installation = Installation::new("");
+    let folder = installation.config.app_folder.clone();
+    put(&folder.join("node_modules/pm2/bin/pm2-runtime"), "");
+    let profile = installation.profile();
+    for (value, processes) in [("", 1), ("1", 1), ("2", 2), ("max", 0)] {
+        let settings =
+            format!("DB_DIALECT=mysql\nNODE_ARGS=--max-old-space-size=900\nCLUSTER_MODE={value}\n");
+        std::fs::write(folder.join(".env"), settings).unwrap();
+        let facts = profile.facts().await;
+        assert_eq!(facts.refusal, None, "{value}");
+        let told = facts.processes.unwrap();
+        assert!(told == processes || (processes == 0 && told >= 1), "{value}: {told}");
+        if told > 1 {
+            under_pm2(&profile, &installation, told).await;
+        }
+        for mode in [RunMode::Single, RunMode::Migrate(Right(1))] {
+            let command = profile.command(mode).await.unwrap();
+            let (program, rest) = (&command.argv[2], &command.argv[3..]);
+            assert!(program.ends_with("@nocobase/app/lib/index.js"), "{:?}", command.argv);
+            assert_eq!(rest.len(), if mode == RunMode::Single { 1 } else { 2 });
+            assert_eq!((command.processes, command.env["CLUSTER_MODE"].as_str()), (1, ""), "{value}");
+        }
+    }
+    std::fs::write(folder.join(".env"), "DB_DIALECT=mysql\nCLUSTER_MODE=1\n").unwrap();
+    runs_alone(&profile, RunMode::Plain).await;
+}
+
+/// A plain run of several processes.
+async fn under_pm2(profile: &Profile, installation: &Installation, processes: u32) {
+    let command = profile.command(RunMode::Plain).await.unwrap();
+    assert_eq!(command.processes, processes);
+    let data = installation.temp.path().join("data/nocobase");
+    let text = |path: PathBuf| path.display().to_string();
+    let list = data.join("processes.json");
+    let app_folder = installation.config.app_folder.canonicalize().unwrap();
+    let program = app_folder.join("node_modules/pm2/bin/pm2-runtime");
+    assert_eq!(
+        command.argv[1..],
+        [text(program), "start".into(), "--no-auto-exit".into(), text(list.clone())]
+    );
+    assert_eq!(command.env["PM2_HOME"], text(data.join("run")), "not where the app looks for pm2");
+    assert_eq!(command.env["PM2_KILL_SIGNAL"], "SIGTERM");
+    assert_eq!(command.env["SOLOIST_NODE"], "crm/n1");
+    let list: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(list).unwrap()).unwrap();
+    let app = &list["apps"][0];
+    assert_eq!((&app["instances"], &app["args"]), (&processes.into(), &serde_json::json!(["start"])));
+    assert!(app["script"].as_str().unwrap().ends_with("@nocobase/app/lib/index.js"));
+    let preload = text(data.join("worker.js"));
+    assert_eq!(app["node_args"], serde_json::json!(["--require", preload, "--max-old-space-size=900"]));
+    assert!(app["kill_timeout"].as_u64().unwrap() > 3_600_000, "the keeper has the grace");
+    assert_eq!((&app["out_file"], &app["error_file"]), (&"/dev/null".into(), &"/dev/null".into()));
+    assert!(std::fs::read_to_string(preload).unwrap().contains("\".upgrading\""));
+}
+
+#[tokio::test]
+async fn a_number_of_processes_that_cannot_be_is_refused_with_its_place() {
+    let mut installation = Installation::new("DB_DIALECT=mysql\nCLUSTER_MODE=many\n");
     let profile = installation.profile();
     let refusal = profile.facts().await.refusal.unwrap();
-    assert!(refusal.contains("CLUSTER_MODE=2") && refusal.contains(".env, line 2"), "{refusal}");
+    assert!(refusal.contains("CLUSTER_MODE=many in ") && refusal.contains(".env, line 2"), "{refusal}");
+    assert!(refusal.contains("write how many processes"), "{refusal}");
     assert!(profile.command(RunMode::Plain).await.is_err());
-    // Removed from the file, it is noticed at once.
+    // Without pm2 there is one process at most.
+    std::fs::write(installation.config.app_folder.join(".env"), "DB_DIALECT=mysql\nCLUSTER_MODE=2\n")
+        .unwrap();
+    let refused = profile.command(RunMode::Plain).await.unwrap_err().to_string();
+    assert!(refused.contains("pm2/bin/pm2-runtime does not exist"), "{refused}");
+    assert_eq!(
+        profile.facts().await.refusal,
+        Some(refused),
+        "noticed at once, and before anything is stopped"
+    );
+    assert!(profile.command(RunMode::Single).await.is_ok());
     std::fs::write(installation.config.app_folder.join(".env"), "DB_DIALECT=mysql\nCLUSTER_MODE=\n").unwrap();
     assert_eq!(profile.facts().await.refusal, None);
+    installation.config.env.insert("CLUSTER_MODE".into(), "99".into());
+    let refusal = installation.profile().facts().await.refusal.unwrap();
+    assert!(refusal.contains("CLUSTER_MODE=99 in the agent's configuration of this node"), "{refusal}");
 }
 
 #[tokio::test]

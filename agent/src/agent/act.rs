@@ -65,7 +65,12 @@ impl Agent {
             return Ok(());
         };
         let launch = Launch(rand::random());
-        let processes = self.facts.as_ref().and_then(|(facts, _)| facts.processes);
+        let processes = match mode {
+            RunMode::Plain => Some(command.processes),
+            RunMode::Single | RunMode::Migrate(_) => {
+                self.facts.as_ref().and_then(|(facts, _)| facts.processes)
+            }
+        };
         let next = self.ledger().with_launch(launch, mode, self.parts.membership.boot(), processes);
         self.store_under_exec_lock(next)?;
         tracing::info!(?mode, %generation, %launch, "app is launched");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use soloist_core::agent::{
     AppSeen as CoreApp, Facts as CoreFacts, Health as CoreHealth, Seen, restart_delay,
 };
-use soloist_core::assignment::Run;
+use soloist_core::assignment::{Run, RunMode};
 use soloist_core::ids::{Launch, Version};
 use tokio::time::Instant;
 
@@ -40,6 +40,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(600);
 impl Agent {
     pub(super) async fn look(&mut self) {
         self.glass = glass::read(&self.parts.config.data_dir);
+        self.parts.profile.runs_as(self.processes());
         if self.looked_over.is_none_or(|at| at.elapsed() >= SEEN_FRESH) {
             self.look_over().await;
             self.looked_over = Some(Instant::now());
@@ -117,6 +118,12 @@ impl Agent {
         if self.serving_since.is_some_and(|since| since.elapsed() >= STABLE_AFTER) {
             self.restarts = 0;
         }
+    }
+
+    /// In how many processes the app runs.
+    fn processes(&self) -> u32 {
+        let plain = self.ledger().launch.as_ref().filter(|ticket| ticket.mode == RunMode::Plain);
+        plain.and_then(|ticket| ticket.processes).unwrap_or(1)
     }
 
     pub(super) fn code(&self) -> Option<Version> {

@@ -31,6 +31,8 @@ pub struct AppCommand {
     pub env: BTreeMap<String, String>,
     /// Working folder.
     pub cwd: PathBuf,
+    /// In how many processes the app runs by it, beside the main process where it is more than one.
+    pub processes: u32,
 }
 
 impl fmt::Debug for AppCommand {

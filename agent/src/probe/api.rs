@@ -16,6 +16,8 @@ use super::health::{Health, shorten};
 
 /// Deadline of an ordinary request.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// How often each of an app's processes is asked: they share one port, and nothing says which one answers.
+const ASKED_EACH: u32 = 5;
 /// Largest answer that is read in bytes; the list of plugins has about 40 kB.
 const BODY_MAX: usize = 4 * 1024 * 1024;
 
@@ -131,6 +133,7 @@ pub struct ApiClient {
     http: reqwest::Client,
     credential: Option<PathBuf>,
     token: Arc<Mutex<Option<Secret>>>,
+    times: u32,
 }
 
 impl ApiClient {
@@ -145,7 +148,25 @@ impl ApiClient {
             .pool_max_idle_per_host(0)
             .build()
             .map_err(|error| ApiError::Broken { what: "HTTP client".into(), why: error.to_string() })?;
-        Ok(Self { base: format!("{}/", base.trim_end_matches('/')), http, credential, token: Arc::default() })
+        Ok(Self {
+            base: format!("{}/", base.trim_end_matches('/')),
+            http,
+            credential,
+            token: Arc::default(),
+            times: 1,
+        })
+    }
+
+    /// The same client, for an app that runs in so many processes.
+    pub fn of_processes(self, processes: u32) -> Self {
+        let times = if processes > 1 { processes.saturating_mul(ASKED_EACH) } else { 1 };
+        Self { times, ..self }
+    }
+
+    /// How often something must be asked until each of the app's processes has answered. Each request has a connection of its own,
+    /// and new connections go to the processes in turn.
+    pub(crate) fn times(&self) -> u32 {
+        self.times
     }
 
     /// The address of the API, ending with a slash.

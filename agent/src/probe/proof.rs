@@ -44,6 +44,8 @@ pub enum Loaded {
     Yes,
     /// The process does not have it.
     No,
+    /// Some of the app's processes have it.
+    Partly,
     /// Nothing is known by which to tell.
     Unknown,
 }
@@ -56,11 +58,21 @@ impl Proofs {
         Self { routes: known.chain(configured).collect(), texts }
     }
 
-    /// Asks the app whether it has loaded a plugin (by package name).
+    /// Asks the app, each of its processes, whether it has loaded a plugin (by package name).
     ///
     /// # Errors
     /// When the app does not answer properly, which says nothing about the plugin.
     pub async fn loaded(&self, api: &ApiClient, package: &str) -> Result<Loaded, ApiError> {
+        let first = self.ask(api, package).await?;
+        for _ in 1..api.times() {
+            if self.ask(api, package).await? != first {
+                return Ok(Loaded::Partly);
+            }
+        }
+        Ok(first)
+    }
+
+    async fn ask(&self, api: &ApiClient, package: &str) -> Result<Loaded, ApiError> {
         match self.routes.get(package) {
             Some(route) => by_route(api, route).await,
             None if self.texts => by_texts(api, package).await,
@@ -75,6 +87,9 @@ impl Proofs {
     pub async fn require(&self, api: &ApiClient, package: &str, wanted: bool) -> Result<(), String> {
         match (self.loaded(api, package).await.map_err(|error| error.to_string())?, wanted) {
             (Loaded::Yes, true) | (Loaded::No, false) => Ok(()),
+            (Loaded::Partly, _) => {
+                Err(format!("only some of the app's processes have loaded {package}; restart it"))
+            }
             (Loaded::Yes, false) => Err(format!("the app has still loaded {package}")),
             (Loaded::No, true) => Err(format!("the app has not loaded {package}; restart it")),
             (Loaded::Unknown, _) => Err(unprovable(package)),

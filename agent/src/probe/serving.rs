@@ -33,13 +33,22 @@ impl Prober {
         self.failing_since = None;
     }
 
-    /// Looks once; takes at most some seconds. `code` is the version of the code on the node's disk, where known.
+    /// Looks once, at each of the app's processes; takes at most some seconds. `code` is the version of the code on the node's disk,
+    /// where known.
     pub async fn look(&mut self, api: &ApiClient, code: Option<&Version>) -> (Health, Verdict) {
-        let health = api.health().await;
-        let info = match health {
-            Health::Ok => Some(api.database_version().await),
-            _ => None,
-        };
+        // One kind of request after the other: two in turns would always reach the same two processes.
+        let mut health = api.health().await;
+        for _ in 1..api.times() {
+            if health == Health::Ok {
+                health = api.health().await;
+            }
+        }
+        let mut info = None;
+        for _ in 0..api.times() {
+            if health == Health::Ok && !matches!(info, Some(Err(_))) {
+                info = Some(api.database_version().await);
+            }
+        }
         let verdict = self.judge(&health, info, code, Instant::now());
         (health, verdict)
     }

@@ -29,10 +29,32 @@ pub struct Drift {
     pub versions: Versions,
 }
 
+/// What an app's processes have in their memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct InMemory {
+    /// What all of them have.
+    all: BTreeSet<String>,
+    /// What at least one of them has.
+    any: BTreeSet<String>,
+}
+
+impl InMemory {
+    /// Of an app's only process, or the first one that answers.
+    pub(super) fn of(loaded: BTreeSet<String>) -> Self {
+        Self { all: loaded.clone(), any: loaded }
+    }
+
+    /// With what another one has, or the same one once more.
+    pub(super) fn and(&mut self, loaded: BTreeSet<String>) {
+        self.all.retain(|package| loaded.contains(package));
+        self.any.extend(loaded);
+    }
+}
+
 /// Compares; `before` are the versions on the disk when the process was young, if they are known.
 pub(super) fn compare(
     wanted: &BTreeSet<String>,
-    loaded: &BTreeSet<String>,
+    loaded: &InMemory,
     before: Option<&Versions>,
     versions: Versions,
 ) -> Drift {
@@ -40,10 +62,27 @@ pub(super) fn compare(
         package: package.clone(),
         text: format!("{package} {how}"),
     };
-    let missing = wanted.difference(loaded).map(|package| differs(package, "is enabled and not loaded"));
-    let extra = loaded.difference(wanted).filter(|package| !package.starts_with(PRESET));
-    let extra = extra.map(|package| differs(package, "is not enabled and still loaded"));
-    let other = before.into_iter().flatten().filter(|(package, _)| loaded.contains(*package));
+    let InMemory { all, any } = loaded;
+    let missing = wanted.difference(all).map(|package| {
+        let some = any.contains(package);
+        differs(
+            package,
+            if some { "is enabled and not loaded by all processes" } else { "is enabled and not loaded" },
+        )
+    });
+    let extra = any.difference(wanted).filter(|package| !package.starts_with(PRESET));
+    let extra = extra.map(|package| {
+        let every = all.contains(package);
+        differs(
+            package,
+            if every {
+                "is not enabled and still loaded"
+            } else {
+                "is not enabled and still loaded by some processes"
+            },
+        )
+    });
+    let other = before.into_iter().flatten().filter(|(package, _)| any.contains(*package));
     let other = other.filter_map(|(package, old)| {
         let new = versions.get(package).filter(|new| *new != old)?;
         Some(differs(package, &format!("{old} is loaded, and {new} lies on the disk")))
@@ -64,7 +103,7 @@ mod tests {
     fn what_differs_is_named() {
         let old = Versions::from([("@a/x".into(), "1.0.0".into()), ("@a/y".into(), "1.0.0".into())]);
         let new = Versions::from([("@a/x".into(), "2.0.0".into()), ("@a/y".into(), "2.0.0".into())]);
-        let loaded = set(&["@a/x", "@a/gone", "@nocobase/preset-nocobase"]);
+        let loaded = InMemory::of(set(&["@a/x", "@a/gone", "@nocobase/preset-nocobase"]));
         let drift = compare(&set(&["@a/x", "@a/new"]), &loaded, Some(&old), new.clone());
         let found: Vec<(&str, &str)> =
             drift.differences.iter().map(|found| (found.package.as_str(), found.text.as_str())).collect();
@@ -77,14 +116,30 @@ mod tests {
             ]
         );
         assert_eq!(drift.versions, new);
-        let same = compare(&set(&["@a/x"]), &set(&["@a/x"]), None, new);
+        let same = compare(&set(&["@a/x"]), &InMemory::of(set(&["@a/x"])), None, new);
         assert!(same.differences.is_empty());
+    }
+
+    #[test]
+    fn a_difference_in_any_process_counts() {
+        let mut loaded = InMemory::of(set(&["@a/x", "@a/new"]));
+        loaded.and(set(&["@a/x", "@a/gone"]));
+        loaded.and(set(&["@a/x", "@a/new"]));
+        let drift = compare(&set(&["@a/x", "@a/new"]), &loaded, None, Versions::new());
+        let found: Vec<&str> = drift.differences.iter().map(|found| found.text.as_str()).collect();
+        assert_eq!(
+            found,
+            [
+                "@a/new is enabled and not loaded by all processes",
+                "@a/gone is not enabled and still loaded by some processes",
+            ]
+        );
     }
 
     #[test]
     fn none_is_left_out_for_the_others() {
         let wanted: BTreeSet<String> = (10..30).map(|at| format!("@a/{at}")).collect();
-        let drift = compare(&wanted, &BTreeSet::new(), None, Versions::new());
+        let drift = compare(&wanted, &InMemory::default(), None, Versions::new());
         let found: BTreeSet<String> = drift.differences.into_iter().map(|found| found.package).collect();
         assert_eq!(found, wanted);
     }

@@ -10,7 +10,7 @@ use soloist_core::ids::Version;
 use soloist_core::quiet::WORK_MAX;
 
 use super::command::{base_env, output};
-use super::drift::{Drift, Versions, compare};
+use super::drift::{Drift, InMemory, Versions, compare};
 use super::{Facts, NodeContext, Premises, ProfileError};
 use crate::driver::AppCommand;
 use crate::host::{AppPattern, Marker};
@@ -119,7 +119,7 @@ impl GenericProfile {
         };
         let mut env = self.env();
         env.insert(Marker::VARIABLE.into(), self.node.marker().value().to_owned());
-        Ok(AppCommand { argv: argv.clone(), env, cwd: self.config.cwd.clone() })
+        Ok(AppCommand { argv: argv.clone(), env, cwd: self.config.cwd.clone(), processes: 1 })
     }
 
     fn env(&self) -> BTreeMap<String, String> {
@@ -211,7 +211,7 @@ impl GenericProfile {
         let (wanted, loaded) = tokio::join!(api.enabled(), api.loaded());
         match (wanted, loaded) {
             (Ok(Some(wanted)), Ok(Some(loaded))) => {
-                Some(Ok(compare(&wanted, &loaded, None, Versions::new())))
+                Some(Ok(compare(&wanted, &InMemory::of(loaded), None, Versions::new())))
             }
             (Ok(_), Ok(_)) => None,
             (Err(error), _) | (_, Err(error)) => Some(Err(error.to_string())),

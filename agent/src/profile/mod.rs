@@ -193,6 +193,15 @@ impl Profile {
         }
     }
 
+    /// Takes in how many processes the app runs now: what only a process knows is asked of each.
+    pub(crate) fn runs_as(&self, processes: u32) {
+        match self {
+            Profile::NocoBase(profile) => profile.runs_as(processes),
+            // Nothing is known of its processes.
+            Profile::Generic(_) => {}
+        }
+    }
+
     /// Looks whether the running app serves.
     pub async fn look(&self, prober: &mut Prober, code: Option<&Version>) -> (Health, Verdict) {
         match self.api().await {

@@ -42,7 +42,7 @@ impl<'a> PluginTask<'a> {
             Err(reason) => return TaskResult::Failed(reason),
         };
         match self.tasks.proofs.loaded(&self.tasks.api, &package).await {
-            Ok(Loaded::Yes | Loaded::No) => TaskResult::Done,
+            Ok(Loaded::Yes | Loaded::No | Loaded::Partly) => TaskResult::Done,
             Ok(Loaded::Unknown) => TaskResult::Failed(unprovable(&package)),
             Err(error) => TaskResult::Failed(error.to_string()),
         }

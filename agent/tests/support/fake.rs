@@ -30,6 +30,23 @@ pub(crate) struct App {
     pub(crate) commands: u32,
     /// How a command behaves.
     pub(crate) mode: Mode,
+    /// Health and loaded packages of a second process, which answers every other request.
+    pub(crate) other: Option<Process>,
+    turn: bool,
+}
+
+/// What only a process knows: its health and what it has loaded.
+pub(crate) type Process = (Option<(String, String)>, Vec<String>);
+
+impl App {
+    /// The process that answers next.
+    fn next(&mut self) -> Process {
+        self.turn = !self.turn;
+        match &self.other {
+            Some(other) if self.turn => other.clone(),
+            _ => (self.health.clone(), self.loaded.clone()),
+        }
+    }
 }
 
 /// How `pm:enable` and `pm:disable` behave.
@@ -77,6 +94,8 @@ impl Fake {
             sign_ins: 0,
             commands: 0,
             mode: Mode::Works,
+            other: None,
+            turn: false,
         };
         let app: Shared = Arc::new(Mutex::new(app));
         let router = Router::new().route("/api/{route}", any(serve)).with_state(Arc::clone(&app));
@@ -117,7 +136,7 @@ async fn serve(
     headers: HeaderMap,
     body: String,
 ) -> Response {
-    let status = app.lock().unwrap().health.clone();
+    let (status, loaded) = app.lock().unwrap().next();
     if let Some((code, message)) = status {
         let error = json!({"error": {"status": 503, "maintaining": true, "message": message, "code": code}});
         return (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response();
@@ -134,9 +153,8 @@ async fn serve(
         }
         // An entry for each plugin that is loaded, and other texts.
         "app:getLang" => {
-            let app = app.lock().unwrap();
             let mut texts: BTreeMap<&str, Value> =
-                app.loaded.iter().map(|name| (name.as_str(), json!({}))).collect();
+                loaded.iter().map(|name| (name.as_str(), json!({}))).collect();
             texts.insert("client", json!({"key": "text"}));
             data(json!({"lang": "en-US", "resources": texts}))
         }
@@ -149,9 +167,7 @@ async fn serve(
             // The app goes on when its client is gone.
             tokio::spawn(work).await.unwrap()
         }
-        "map-configuration:get" if app.lock().unwrap().loaded.iter().any(|name| name == MAP) => {
-            errors(400, "type is required")
-        }
+        "map-configuration:get" if loaded.iter().any(|name| name == MAP) => errors(400, "type is required"),
         _ => (StatusCode::NOT_FOUND, "Not Found").into_response(),
     }
 }

@@ -97,6 +97,7 @@ impl Node {
                 argv: vec!["/bin/sh".into(), path.display().to_string()],
                 env: env.into(),
                 cwd: self.temp.path().into(),
+                processes: 1,
             },
             grace: Duration::from_secs(1),
             log: LogBounds::default(),

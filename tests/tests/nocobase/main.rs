@@ -6,6 +6,7 @@
 
 mod api;
 mod backups;
+mod cluster;
 mod commercial;
 mod mariadb;
 mod marker;
@@ -30,7 +31,7 @@ use world::World;
 
 type Scenario = (&'static str, fn(&mut World));
 
-const ON_POSTGRES: [Scenario; 27] = [
+const ON_POSTGRES: [Scenario; 28] = [
     ("a_first_start_installs_once_then_starts_the_others", scenarios::first_start),
     ("c_plugin_change_under_load_with_the_leader_killed", scenarios::plugin_under_load),
     ("d_external_holders_solo_and_all_stopped", scenarios::holders),
@@ -52,6 +53,7 @@ const ON_POSTGRES: [Scenario; 27] = [
     ("v_a_plugin_uploaded_in_the_app_is_migrated_in_order", marker::migrated),
     ("v_commercial_plugins_are_fetched_in_order", commercial::fetched),
     ("x_a_long_workflow_is_awaited_or_named", quiet::workflows),
+    ("y_one_node_runs_in_several_processes", cluster::several),
     ("w_stale_nodes_are_named_and_healed", packages::healed),
     ("p_power_cut_in_the_middle_of_an_upgrade", upgrade_faults::power_cut),
     ("q_writes_at_stake_wait_for_a_person", upgrade_faults::writes_at_stake),

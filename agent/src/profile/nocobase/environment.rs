@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::settings::{Setting, find_setting};
+use super::settings::find_setting;
 use super::{NocoBaseProfile, PACKAGE_MAX, ProfileError};
 use crate::probe::ApiClient;
 use crate::profile::command::{base_env, output};
@@ -37,6 +37,8 @@ process.stdout.write("\n<<soloist-environment " + JSON.stringify(process.env) + 
 pub(super) struct Environment {
     pub(super) vars: BTreeMap<String, String>,
     pub(super) api: ApiClient,
+    /// In how many processes the app runs when it is started plainly.
+    pub(super) processes: u32,
     /// The app's folder as it really is: where links lead may change while the app runs.
     pub(super) folder: PathBuf,
 }
@@ -49,7 +51,7 @@ impl Environment {
         credential: Option<PathBuf>,
     ) -> Result<Self, ProfileError> {
         let api = ApiClient::new(&api_base(&vars), credential)?;
-        Ok(Self { vars, api, folder })
+        Ok(Self { vars, api, processes: 1, folder })
     }
 
     /// A variable's value, empty if it is not set.
@@ -126,7 +128,6 @@ impl NocoBaseProfile {
         let settings = self.code.read(file.clone(), PACKAGE_MAX).await.map_err(|error| {
             ProfileError::Refused(format!("the app's settings {} cannot be read: {error}", file.display()))
         })?;
-        self.refuse_cluster_mode(&settings, &file.display().to_string())?;
         let own = self.own_vars()?;
         let mut env = base_env();
         if find_setting(&settings, "TZ").is_some() {
@@ -149,30 +150,10 @@ impl NocoBaseProfile {
             why: "NocoBase's launcher code gave none".into(),
         })?;
         vars.extend(own.map(|(key, value)| (key.to_owned(), value)));
-        if let Some(mode) = vars.get("CLUSTER_MODE").filter(|mode| !mode.is_empty()) {
-            return Err(cluster_mode(mode, "the app's environment"));
-        }
-        Environment::of(vars, folder, self.config.credential.clone())
+        let processes = self.processes(&vars, &settings, &file)?;
+        let environment = Environment::of(vars, folder, self.config.credential.clone())?;
+        Ok(Environment { processes, ..environment })
     }
-
-    fn refuse_cluster_mode(&self, settings: &str, file: &str) -> Result<(), ProfileError> {
-        if let Some(Setting { line, value }) =
-            find_setting(settings, "CLUSTER_MODE").filter(|found| !found.value.is_empty())
-        {
-            return Err(cluster_mode(&value, &format!("{file}, line {line}")));
-        }
-        match self.config.env.get("CLUSTER_MODE").filter(|mode| !mode.is_empty()) {
-            Some(mode) => Err(cluster_mode(mode, "the agent's configuration of this node")),
-            None => Ok(()),
-        }
-    }
-}
-
-fn cluster_mode(mode: &str, place: &str) -> ProfileError {
-    ProfileError::Refused(format!(
-        "CLUSTER_MODE={mode} in {place}: several processes on one node cannot be kept safe, because none of them \
-         comes first; remove it and run more nodes instead"
-    ))
 }
 
 fn parse(text: &str) -> Option<BTreeMap<String, String>> {

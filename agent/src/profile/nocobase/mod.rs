@@ -2,7 +2,8 @@
 //!
 //! The app is executed directly, without yarn, shells and pm2 between: its own launcher's environment is computed
 //! first ([`environment`]), then `node …/@nocobase/app/lib/index.js start` is exactly one process. Only a run with
-//! the right to install or upgrade gets `--quickstart`.
+//! the right to install or upgrade gets `--quickstart`. Where the settings ask for several processes, a plain run is
+//! pm2 with them ([`processes`]); every other run is one.
 
 mod commercial;
 mod database;
@@ -10,12 +11,14 @@ mod environment;
 mod links;
 mod plugins;
 mod premises;
+mod processes;
 mod release;
 mod settings;
 mod work;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -82,6 +85,8 @@ pub struct NocoBaseProfile {
     /// For the shared storage, which hangs more often.
     storage: DiskReader,
     cache: Mutex<Cache>,
+    /// In how many processes the app runs now.
+    running: AtomicU32,
 }
 
 impl NocoBaseProfile {
@@ -92,6 +97,7 @@ impl NocoBaseProfile {
             code,
             storage: DiskReader::new(DISK_DEADLINE),
             cache: Mutex::default(),
+            running: AtomicU32::new(1),
             config,
             node,
         }
@@ -103,7 +109,8 @@ impl NocoBaseProfile {
     }
 
     pub(super) async fn command(&self, mode: RunMode) -> Result<AppCommand, ProfileError> {
-        let Environment { mut vars, folder, .. } = self.computed(true).await?;
+        let environment = self.computed(true).await?;
+        let (mut vars, folder) = (environment.vars.clone(), environment.folder.clone());
         let root = vars.get("APP_PACKAGE_ROOT").cloned().unwrap_or_default();
         let entry = PathBuf::from(&root).join("lib/index.js");
         if root.is_empty() || !self.code.exists(entry.clone()).await.unwrap_or(false) {
@@ -121,6 +128,11 @@ impl NocoBaseProfile {
             tracing::warn!(%error, "links to added plugins cannot be made");
         }
         let mut argv = vec![self.node_program()?];
+        if mode == RunMode::Plain && environment.processes > 1 {
+            argv.extend(self.several(&environment, &entry, &mut vars).await?);
+            return Ok(AppCommand { argv, env: vars, cwd: folder, processes: environment.processes });
+        }
+        processes::alone(&mut vars);
         let arguments = vars.get("NODE_ARGS").cloned().unwrap_or_default();
         argv.extend(arguments.split_whitespace().map(str::to_owned));
         argv.push(entry.display().to_string());
@@ -129,7 +141,7 @@ impl NocoBaseProfile {
             argv.push("--quickstart".into());
             vars.remove("SKIP_SAME_VERSION_UPGRADE");
         }
-        Ok(AppCommand { argv, env: vars, cwd: folder })
+        Ok(AppCommand { argv, env: vars, cwd: folder, processes: 1 })
     }
 
     pub(super) async fn facts(&self) -> Facts {
@@ -146,6 +158,12 @@ impl NocoBaseProfile {
                 return facts;
             }
         };
+        facts.processes = Some(environment.processes);
+        if environment.processes > 1
+            && let Err(error) = self.pm2(&environment).await
+        {
+            facts.refusal.get_or_insert(error.to_string());
+        }
         let marker = PathBuf::from(environment.get("STORAGE_PATH")).join(MARKER);
         let (upgrading, database) = tokio::join!(self.storage.exists(marker), self.database(&environment));
         match upgrading {
@@ -167,7 +185,11 @@ impl NocoBaseProfile {
     }
 
     pub(super) async fn api(&self) -> Result<ApiClient, ProfileError> {
-        Ok(self.computed(false).await?.api)
+        Ok(self.computed(false).await?.api.of_processes(self.running.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn runs_as(&self, processes: u32) {
+        self.running.store(processes, Ordering::Relaxed);
     }
 
     pub(super) async fn pattern(&self) -> AppPattern {

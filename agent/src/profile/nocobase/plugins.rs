@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{NocoBaseProfile, PACKAGE_MAX, database};
 use crate::backup::plugins_folder;
 use crate::profile::PluginPlaces;
-use crate::profile::drift::{Drift, Versions, compare};
+use crate::profile::drift::{Drift, InMemory, Versions, compare};
 
 /// Most plugins that are looked at.
 const PLUGINS_MAX: usize = 500;
@@ -29,12 +29,25 @@ impl NocoBaseProfile {
     pub(in crate::profile) async fn drift(&self, before: Option<&Versions>) -> Result<Drift, String> {
         let environment = self.computed(false).await.map_err(|error| error.to_string())?;
         let wanted = database::enabled(&environment, &self.pgappname("soloist-agent")).await?;
-        let loaded = environment.api.loaded().await.map_err(|error| error.to_string())?;
-        let loaded = loaded.ok_or("the app does not tell what it has loaded")?;
+        let loaded = self.in_memory().await?;
         let versions = self.storage.call(plugins_folder(&environment.vars), |folder| versions(&folder)).await;
         let versions =
             versions.map_err(|error| format!("the plugins in the storage cannot be read: {error}"))?;
         Ok(compare(&wanted, &loaded, before, versions))
+    }
+
+    /// What the app's processes have loaded, each of them asked.
+    async fn in_memory(&self) -> Result<InMemory, String> {
+        let api = self.api().await.map_err(|error| error.to_string())?;
+        let ask = || async {
+            let loaded = api.loaded().await.map_err(|error| error.to_string())?;
+            loaded.ok_or_else(|| "the app does not tell what it has loaded".to_owned())
+        };
+        let mut found = InMemory::of(ask().await?);
+        for _ in 1..api.times() {
+            found.and(ask().await?);
+        }
+        Ok(found)
     }
 }
 

@@ -168,7 +168,7 @@ mod tests {
     fn environment(pairs: &[(&str, &str)]) -> Environment {
         let vars = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let api = ApiClient::new("http://127.0.0.1:1/api/", None).unwrap();
-        Environment { vars, api, folder: "/".into() }
+        Environment { vars, api, processes: 1, folder: "/".into() }
     }
 
     #[tokio::test]
