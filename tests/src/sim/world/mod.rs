@@ -1,5 +1,6 @@
 //! The world's clockwork.
 
+mod asides;
 mod backups;
 mod balancers;
 mod faults;

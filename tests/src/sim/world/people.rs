@@ -1,6 +1,5 @@
 //! People and programs that use the fleet.
 
-use soloist_core::agent::Ledger;
 use soloist_core::command::{Decision, Role, Submission};
 use soloist_core::ids::{BackupId, MachineId, NodeId, OperationId, Token, Version};
 use soloist_core::operation::{
@@ -167,32 +166,6 @@ impl World {
         }
     }
 
-    /// Somebody finds a machine off and says so.
-    fn find_off(&mut self) -> Result<(), String> {
-        let fleet = self.fleet.clone();
-        let until = self.now + self.chance.between(5_000, 15_000);
-        let Some(host) = self.hosts.iter_mut().find(|host| !host.up) else { return Ok(()) };
-        host.off_until = host.off_until.max(until);
-        let node = host.name.clone();
-        let (by, reason) = ("operator".to_owned(), "it is off".to_owned());
-        self.propose(Command::AssumeStopped { fleet, node, heard: true, by, reason }).map(|_| ())
-    }
-
-    /// Whoever has removed a node lets its machine join anew, with an empty data folder.
-    fn join_anew(&mut self) {
-        let Some(fleet) = self.fleet_now() else { return };
-        let removed: Vec<NodeId> = fleet.removed.keys().cloned().collect();
-        for at in 0..self.hosts.len() {
-            let host = &mut self.hosts[at];
-            let idle = host.agent_up && host.idle() && host.child.is_none();
-            if idle && removed.contains(&host.name) {
-                host.ledger = Ledger::default();
-                self.note(format!("the data folder of {} is deleted", self.hosts[at].name));
-                self.start_agent(at);
-            }
-        }
-    }
-
     pub(super) fn intervene(&mut self) -> Result<(), String> {
         let Some(operation) = self.fleet_now().and_then(Fleet::current) else { return Ok(()) };
         let (id, token) = (operation.id.clone(), operation.token.unwrap_or_default());
@@ -241,23 +214,6 @@ impl World {
         Request::Packages { changes: vec![change], on }
     }
 
-    /// Somebody changes a plugin in the app's own interface, on one node and behind everybody's back.
-    fn click(&mut self) {
-        let at = self.chance.index(self.hosts.len());
-        let plugin = format!("plugin-{}", self.chance.between(1, 2));
-        let host = &mut self.hosts[at];
-        let name = host.name.clone();
-        let app = host.own_mut().filter(|app| app.phase == Phase::Serving && app.stops_at.is_none());
-        let Some(app) = app else { return };
-        if self.database.plugins.remove(&plugin) {
-            app.plugins.remove(&plugin);
-        } else {
-            self.database.plugins.insert(plugin.clone());
-            app.plugins.insert(plugin.clone());
-        }
-        self.note(format!("somebody changes {plugin} on {name}"));
-    }
-
     /// Whether the fleet heals by itself, and has not tried yet.
     fn heals_itself(&self) -> bool {
         let tried = |fleet: &Fleet| {
@@ -266,19 +222,6 @@ impl World {
             fleet.operations.iter().any(tries)
         };
         self.policy.heal == Heal::Automatic && !self.fleet_now().is_some_and(tried)
-    }
-
-    /// Somebody puts a sign up, or takes it down: no new operations for a while, no users for a node.
-    fn sign(&mut self) -> Result<(), String> {
-        let (fleet, by, reason) = (self.fleet.clone(), "operator".to_owned(), "a sign".to_owned());
-        let command = if self.chance.permille(300) {
-            let length = self.chance.permille(700).then(|| Millis(self.chance.between(500, 6_000)));
-            Command::Freeze { fleet, length, by, reason }
-        } else {
-            let node = self.hosts[self.chance.index(self.hosts.len())].name.clone();
-            Command::Drain { fleet, node, drained: self.chance.permille(600), by, reason }
-        };
-        self.propose(command).map(|_| ())
     }
 
     /// Users write wherever an app takes what they send.
