@@ -1,5 +1,7 @@
 //! Breaking the glass: somebody on this host lets users in, whatever the coordinators say, because those cannot be asked.
 //!
+//! The same for the app itself: somebody stops it, or starts it.
+//!
 //! It is a file in the agent's data folder. The agent looks at it again and again, gives users what it can, and tells the coordinators
 //! as soon as they are there: an operation that needs users to be away is then blocked until a person has looked.
 
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use soloist_core::agent::{ByHand, Hand};
 
 use crate::host::durable;
 
@@ -41,12 +44,17 @@ impl Glass {
         }
     }
 
+    /// Since when, for people.
+    fn since(&self) -> String {
+        let at =
+            i64::try_from(self.since_wall_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+        at.map(|at| format!(" since {at:.0}")).unwrap_or_default()
+    }
+
     /// For people.
     #[must_use]
     pub fn text(&self) -> String {
-        let at =
-            i64::try_from(self.since_wall_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-        let at = at.map(|at| format!(" since {at:.0}")).unwrap_or_default();
+        let at = self.since();
         format!(
             "users are let in by hand{at}, by {}: {} (end it with soloist-agent break-glass traffic off)",
             self.by, self.reason
@@ -54,19 +62,81 @@ impl Glass {
     }
 }
 
+/// What somebody does with the app, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct AppGlass {
+    /// Whether it is started; else it is stopped.
+    start: bool,
+    #[serde(flatten)]
+    glass: Glass,
+}
+
+impl AppGlass {
+    fn by_hand(&self) -> ByHand {
+        let Glass { by, reason, .. } = &self.glass;
+        let (hand, word) = if self.start { (Hand::Start, "started") } else { (Hand::Stop, "stopped") };
+        let since = self.glass.since();
+        let text = format!(
+            "{word} by hand{since}, by {by}: {reason} (end it with soloist-agent break-glass follow)"
+        );
+        ByHand { hand, text }
+    }
+}
+
 fn file(data_dir: &Path) -> PathBuf {
     data_dir.join("break-glass.json")
+}
+
+fn app_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("break-glass-app.json")
+}
+
+/// What somebody does with the app. A file that cannot be understood says nothing.
+#[must_use]
+pub fn by_hand(data_dir: &Path) -> Option<ByHand> {
+    let text = text(&app_file(data_dir)).ok()?;
+    let glass: AppGlass = serde_json::from_str(&text).ok()?;
+    Some(glass.by_hand())
+}
+
+/// Starts or stops the app by hand; what people are told of it.
+///
+/// # Errors
+/// When the data folder cannot be written.
+pub fn take(data_dir: &Path, hand: Hand, glass: Glass) -> io::Result<String> {
+    let glass = AppGlass { start: hand == Hand::Start, glass };
+    durable::write(&app_file(data_dir), &serde_json::to_vec(&glass)?)?;
+    Ok(glass.by_hand().text)
+}
+
+/// Lets the coordinators decide about the app again; whether somebody else did.
+///
+/// # Errors
+/// When the file cannot be removed.
+pub fn follow(data_dir: &Path) -> io::Result<bool> {
+    remove(&app_file(data_dir))
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    use io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(SIZE_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn remove(path: &Path) -> io::Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the glass is broken. A file that cannot be understood counts: somebody wanted it.
 #[must_use]
 pub fn read(data_dir: &Path) -> Option<Glass> {
-    use io::Read as _;
-    let mut text = String::new();
-    let read =
-        std::fs::File::open(file(data_dir)).and_then(|file| file.take(SIZE_MAX).read_to_string(&mut text));
-    match read {
-        Ok(_) => Some(serde_json::from_str(&text).unwrap_or_else(|_| Glass {
+    match text(&file(data_dir)) {
+        Ok(text) => Some(serde_json::from_str(&text).unwrap_or_else(|_| Glass {
             by: "somebody".into(),
             reason: "break-glass.json cannot be read".into(),
             since_wall_ms: 0,
@@ -88,11 +158,7 @@ pub fn smash(data_dir: &Path, glass: &Glass) -> io::Result<()> {
 /// # Errors
 /// When the file cannot be removed.
 pub fn mend(data_dir: &Path) -> io::Result<bool> {
-    match std::fs::remove_file(file(data_dir)) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+    remove(&file(data_dir))
 }
 
 #[cfg(test)]
@@ -111,5 +177,20 @@ mod tests {
         std::fs::write(file(folder.path()), "{").unwrap();
         assert!(read(folder.path()).is_some());
         assert!(mend(folder.path()).unwrap() && !mend(folder.path()).unwrap());
+    }
+
+    #[test]
+    fn the_app_in_somebodys_hands() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(by_hand(folder.path()), None);
+        let glass = Glass { by: "kim".into(), reason: "no quorum".into(), since_wall_ms: 1_700_000_000_000 };
+        for (hand, word) in [(Hand::Start, "started by hand"), (Hand::Stop, "stopped by hand")] {
+            let told = take(folder.path(), hand, glass.clone()).unwrap();
+            assert!(told.starts_with(word) && told.contains("by kim: no quorum"), "{told}");
+            assert_eq!(by_hand(folder.path()), Some(ByHand { hand, text: told }));
+        }
+        std::fs::write(app_file(folder.path()), "{").unwrap();
+        assert_eq!(by_hand(folder.path()), None, "nobody knows what was meant");
+        assert!(follow(folder.path()).unwrap() && !follow(folder.path()).unwrap());
     }
 }

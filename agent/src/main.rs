@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use soloist_agent::config::Config;
 use soloist_agent::glass;
+use soloist_agent::ledger::{self, LedgerFile};
+use soloist_core::agent::Hand;
+use soloist_core::command::Role;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -46,6 +50,25 @@ enum BreakGlass {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Start the app plainly and keep it running, while no coordinator can be asked
+    ///
+    /// It ends by itself when a coordinator can be asked and wants the app to run.
+    Start {
+        /// Why; told to the coordinators and to people
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// The node's name: needed where the coordinators said last that the app must be stopped
+        #[arg(long, value_name = "NODE")]
+        confirm: Option<String>,
+    },
+    /// Stop the app and keep it stopped, whatever the coordinators say
+    Stop {
+        /// Why; told to the coordinators and to people
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let the coordinators decide about the app again
+    Follow,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -55,14 +78,28 @@ enum Switch {
 }
 
 /// Breaks the glass, or mends it; what to tell, or what is wrong.
-fn break_glass(data_dir: &std::path::Path, what: Switch, reason: &str) -> Result<String, String> {
+fn break_glass(config: &Config, what: BreakGlass) -> Result<String, String> {
+    let data_dir = config.data_dir.as_path();
     let cannot = |error: std::io::Error| format!("{}: {error}", data_dir.display());
-    if what == Switch::Off {
-        let broken = glass::mend(data_dir).map_err(cannot)?;
-        return Ok(
-            if broken { "the agent follows the coordinators again" } else { "the glass is whole" }.into()
-        );
-    }
+    let (reason, hand) = match what {
+        BreakGlass::Traffic { what: Switch::Off, .. } => {
+            let broken = glass::mend(data_dir).map_err(cannot)?;
+            let text = if broken { "the agent follows the coordinators again" } else { "the glass is whole" };
+            return Ok(text.into());
+        }
+        BreakGlass::Follow => {
+            let taken = glass::follow(data_dir).map_err(cannot)?;
+            let text =
+                if taken { "the coordinators decide about the app again" } else { "nobody else decides" };
+            return Ok(text.into());
+        }
+        BreakGlass::Traffic { what: Switch::On, reason } => (reason, None),
+        BreakGlass::Start { reason, confirm } => {
+            is_sure(config, confirm.as_deref())?;
+            (reason, Some(Hand::Start))
+        }
+        BreakGlass::Stop { reason } => (reason, Some(Hand::Stop)),
+    };
     if reason.trim().is_empty() {
         return Err("say why, with --reason: those who come later must know".into());
     }
@@ -72,9 +109,32 @@ fn break_glass(data_dir: &std::path::Path, what: Switch, reason: &str) -> Result
             data_dir.display()
         ));
     }
-    let glass = glass::Glass::now(reason);
-    glass::smash(data_dir, &glass).map_err(cannot)?;
-    Ok(glass.text())
+    if hand.is_some() && config.role() == Role::Balancer {
+        return Err("this agent steers a load balancer: there is no app to start or stop".into());
+    }
+    let glass = glass::Glass::now(&reason);
+    match hand {
+        Some(hand) => glass::take(data_dir, hand, glass).map_err(cannot),
+        None => glass::smash(data_dir, &glass).map(|()| glass.text()).map_err(cannot),
+    }
+}
+
+/// Whether somebody who starts the app knows that the coordinators wanted it stopped.
+fn is_sure(config: &Config, confirmed: Option<&str>) -> Result<(), String> {
+    let ledger = ledger::read(&LedgerFile::path_in(&config.data_dir)).map_err(|error| error.to_string())?;
+    let last = ledger.and_then(|ledger| ledger.assignment);
+    if last.as_ref().is_some_and(|last| last.spec.run.plainly()) {
+        return Ok(());
+    }
+    let node = config.node.as_str();
+    match confirmed {
+        Some(given) if given == node => Ok(()),
+        Some(given) => Err(format!("\"{given}\" is not the name of this node: nothing was done")),
+        None => Err(format!(
+            "the coordinators said last that the app of {node} must be stopped, or have said nothing yet: another node may be changing the \
+             database at this moment; make sure that it is not, then add --confirm {node}"
+        )),
+    }
 }
 
 fn main() -> ExitCode {
@@ -96,8 +156,8 @@ fn main() -> ExitCode {
         tracing::info!("{} can be used", args.config.display());
         return ExitCode::SUCCESS;
     }
-    if let Some(Command::BreakGlass(BreakGlass::Traffic { what, reason })) = args.command {
-        return match break_glass(&config.data_dir, what, &reason) {
+    if let Some(Command::BreakGlass(what)) = args.command {
+        return match break_glass(&config, what) {
             Ok(text) => {
                 tracing::warn!("{text}");
                 ExitCode::SUCCESS

@@ -168,7 +168,7 @@ impl Membership {
                 self.lost.clone_from(&text);
                 let lasting = matches!(
                     reason.as_str(),
-                    "other_agent" | "other_machine" | "other_role" | "rival" | "full"
+                    "other_agent" | "other_machine" | "other_role" | "rival" | "full" | "removed"
                 );
                 if lasting && !self.ever_registered && since.elapsed() >= REFUSED_MAX {
                     return Err(MembershipError::Refused(text));

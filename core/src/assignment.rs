@@ -327,6 +327,9 @@ pub struct Observed {
     /// What was under way when the app was stopped last and did not end by itself; until the app is launched again.
     #[serde(default)]
     pub cut: Vec<String>,
+    /// What somebody on the host does with the app by hand, for people.
+    #[serde(default)]
+    pub by_hand: Option<String>,
     /// Why the load balancer cannot be steered, or why users are let in whatever is said, for people.
     #[serde(default)]
     pub unsteered: Option<String>,

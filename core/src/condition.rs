@@ -54,7 +54,10 @@ pub fn breach(fleet: &Fleet, operation: &Operation) -> Option<(NodeId, String)> 
         }
         if must_stop && node.stop_evidence.is_none() && !being_stopped(operation, name) {
             let what = match node.observed.as_ref().map(|seen| &seen.app) {
-                Some(app) if app.may_run() => "its app runs although it must be stopped".to_owned(),
+                Some(app) if app.may_run() => {
+                    let by = node.observed.as_ref().and_then(|seen| seen.by_hand.clone());
+                    by.unwrap_or_else(|| "its app runs although it must be stopped".to_owned())
+                }
                 Some(AppState::Crashed(_)) => {
                     "its app ended by itself, which does not prove it stopped".to_owned()
                 }

@@ -37,6 +37,8 @@ pub enum Rule {
     PackagesGoBack,
     /// What is changed inside a running app is changed while that app is one process.
     OneProcess,
+    /// A start by hand is forgotten when the coordinators can be asked again and nothing runs.
+    HandEndsWhenAsked,
     /// Users are away from a node when whoever sends them there has said so.
     DrainIsProven,
     /// A node is stopped in order only when nothing is under way there, or the time for that has passed.
@@ -51,7 +53,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tests that walk them all.
-    pub const ALL: [Rule; 22] = [
+    pub const ALL: [Rule; 23] = [
         Rule::CrashIsNoEvidence,
         Rule::EvidenceIsWithdrawn,
         Rule::ReportsInOrder,
@@ -69,6 +71,7 @@ impl Rule {
         Rule::WritesAreKept,
         Rule::PackagesGoBack,
         Rule::OneProcess,
+        Rule::HandEndsWhenAsked,
         Rule::DrainIsProven,
         Rule::QuietIsAwaited,
         Rule::FirstServes,

@@ -258,7 +258,9 @@ fn node_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &
         Some(AppState::Crashed(how)) => ("crashed", how.clone()),
     };
     if detail.is_empty()
-        && let Some(why) = seen.and_then(|seen| seen.unsteered.clone().or_else(|| seen.unproved.clone()))
+        && let Some(why) = seen.and_then(|seen| {
+            seen.by_hand.clone().or_else(|| seen.unsteered.clone()).or_else(|| seen.unproved.clone())
+        })
     {
         detail = why;
     }

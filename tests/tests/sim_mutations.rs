@@ -130,6 +130,11 @@ fn a_plugin_changed_in_one_of_several_processes() {
 }
 
 #[test]
+fn a_start_by_hand_that_outlives_the_silence() {
+    is_noticed(Rule::HandEndsWhenAsked, &["while", "is alone", "a plugin changes in one of the"]);
+}
+
+#[test]
 fn users_counted_as_away_unproven() {
     is_noticed(Rule::DrainIsProven, &["counts as drained"]);
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use soloist_core::agent::{
-    AppSeen as CoreApp, Facts as CoreFacts, Health as CoreHealth, Seen, restart_delay,
+    AppSeen as CoreApp, Facts as CoreFacts, Health as CoreHealth, Seen, is_over, restart_delay,
 };
-use soloist_core::assignment::{Run, RunMode};
+use soloist_core::assignment::RunMode;
 use soloist_core::ids::{Launch, Version};
 use tokio::time::Instant;
 
@@ -40,12 +40,32 @@ const STABLE_AFTER: Duration = Duration::from_secs(600);
 impl Agent {
     pub(super) async fn look(&mut self) {
         self.glass = glass::read(&self.parts.config.data_dir);
+        self.by_hand = glass::by_hand(&self.parts.config.data_dir);
         self.parts.profile.runs_as(self.processes());
         if self.looked_over.is_none_or(|at| at.elapsed() >= SEEN_FRESH) {
             self.look_over().await;
             self.looked_over = Some(Instant::now());
         }
         self.look_closer();
+        self.end_start_by_hand();
+    }
+
+    /// Before anything is done or told: from now on the coordinators decide again.
+    fn end_start_by_hand(&mut self) {
+        if self.by_hand.is_none() {
+            return;
+        }
+        let seen = self.seen();
+        if !is_over(self.ledger(), &seen) {
+            return;
+        }
+        match glass::follow(&self.parts.config.data_dir) {
+            Ok(_) => {
+                tracing::info!("the start by hand is over: the coordinators can be asked");
+                self.by_hand = None;
+            }
+            Err(error) => tracing::error!(%error, "the start by hand cannot be ended"),
+        }
     }
 
     /// Looks for processes: the app's, and others that matter.
@@ -132,7 +152,7 @@ impl Agent {
 
     pub(super) fn seen(&mut self) -> Seen {
         let app = self.core_app();
-        if matches!(app, CoreApp::Ended(_)) && self.restart_at.is_none() && self.wanted() != Run::Stop {
+        if matches!(app, CoreApp::Ended(_)) && self.restart_at.is_none() && self.is_to_run() {
             let jitter = u64::from(rand::random::<u16>()) % 1001;
             self.restart_at = restart_delay(self.restarts, jitter)
                 .map(|pause| Instant::now() + Duration::from_millis(pause.0));
@@ -161,6 +181,8 @@ impl Agent {
             proved: self.proved.clone(),
             unproved: self.unproved.clone(),
             away: self.away(),
+            registered: self.parts.membership.registered() && self.parts.membership.member().is_some(),
+            by_hand: self.by_hand.clone(),
             let_in: self.glass.as_ref().map(glass::Glass::text),
             stale: self.staleness.stale(),
             under_way: self.under_way(),

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use soloist_core::agent::{Checked, Health as CoreHealth, Ledger};
+use soloist_core::agent::{ByHand, Checked, Hand, Health as CoreHealth, Ledger};
 use soloist_core::assignment::{Proof, Run, RunMode, Task};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -132,6 +132,8 @@ struct Agent {
     held: Option<Held>,
     /// While somebody lets users in by hand.
     glass: Option<Glass>,
+    /// What somebody on this host does with the app.
+    by_hand: Option<ByHand>,
     staleness: Staleness,
     inside: Inside,
 }
@@ -172,6 +174,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
         gathering: false,
         held: None,
         glass: None,
+        by_hand: None,
         staleness: Staleness::default(),
         inside: Inside::default(),
     };
@@ -221,6 +224,11 @@ impl Agent {
         self.parts.membership.assignment().map_or(Run::Stop, |assignment| assignment.spec.run)
     }
 
+    /// Whether the app is to run: the coordinators say so, or somebody on this host.
+    fn is_to_run(&self) -> bool {
+        self.wanted() != Run::Stop || self.by_hand.as_ref().is_some_and(|by| by.hand == Hand::Start)
+    }
+
     fn pause(&self) -> Duration {
         if self.at_leisure() { ROUND_IDLE } else { ROUND_BUSY }
     }
@@ -231,11 +239,11 @@ impl Agent {
             && !self.stopping
             && self.busy.is_none()
             && !self.proving
-            && self.wanted() != Run::Stop
+            && self.is_to_run()
             && self.health == CoreHealth::Serving
             && self.held.is_none()
             && !self.asked();
-        let at_rest = self.wanted() == Run::Stop && !self.app.runs() && !self.stopping;
+        let at_rest = !self.is_to_run() && !self.app.runs() && !self.stopping;
         steady || at_rest
     }
 }

@@ -9,6 +9,7 @@
 
 mod accept;
 mod balance;
+mod hand;
 mod ledger;
 mod reconcile;
 mod restart;
@@ -17,6 +18,7 @@ mod several;
 
 pub use accept::{Stale, accept};
 pub use balance::{observe_balancer, to_steer};
+pub use hand::{ByHand, Hand, is_over};
 pub use ledger::{LINEAGE_MAX, LaunchTicket, Ledger, TaskRecord};
 pub use reconcile::{Action, observe, reconcile};
 pub use restart::{RESTARTS_MAX, restart_delay};

@@ -9,10 +9,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::agent::hand::{Hand, hand};
 use crate::agent::ledger::Ledger;
 use crate::agent::seen::{AppSeen, Facts, Health, Seen};
 use crate::agent::several;
-use crate::assignment::{AppState, Assignment, Needs, Observed, Proof, Run, RunMode, Task, TaskPhase};
+use crate::assignment::{AppState, Assignment, Needs, Observed, Proof, Run, RunMode, Spec, Task, TaskPhase};
 use crate::ids::{Generation, Version};
 use crate::rule::Rule;
 
@@ -42,43 +43,29 @@ pub enum Action {
 }
 
 /// The assignment that counts: accepted in this boot. After a reboot the agent asks first.
-fn current<'a>(ledger: &'a Ledger, seen: &Seen) -> Option<&'a Assignment> {
+pub(super) fn current<'a>(ledger: &'a Ledger, seen: &Seen) -> Option<&'a Assignment> {
     ledger.assignment.as_ref().filter(|_| ledger.boot == seen.boot)
 }
 
 /// What to do now, in order. Idempotent: what is under way or done is not asked for again.
 pub fn reconcile(ledger: &Ledger, seen: &Seen) -> Vec<Action> {
-    let Some(assignment) = current(ledger, seen) else { return Vec::new() };
-    let spec = &assignment.spec;
+    let assignment = current(ledger, seen);
+    let spec = assignment.map(|assignment| &assignment.spec);
     let mut actions = Vec::new();
-    match spec.run.mode() {
-        None => {
-            let may_run = !seen.gone() || ledger.launch.is_some();
-            if may_run && seen.app != AppSeen::Stopping {
-                let migrates =
-                    matches!(&ledger.launch, Some(ticket) if matches!(ticket.mode, RunMode::Migrate(_)));
-                actions.push(Action::Stop { may_kill: !migrates || !is_starting(seen) });
+    let said = spec.and_then(|spec| spec.run.mode());
+    match (hand(seen), said) {
+        (Some(Hand::Stop), _) => actions.extend(stop(ledger, seen)),
+        (Some(Hand::Start), None) => {
+            if !seen.registered {
+                actions.extend(launch(ledger, seen, RunMode::Plain, None));
             }
         }
-        Some(mode) => {
-            let ended = matches!(seen.app, AppSeen::Ended(_));
-            let blocked = match (mode, ended) {
-                (RunMode::Plain | RunMode::Single, true) => !seen.may_restart,
-                (RunMode::Plain | RunMode::Single, false) => false,
-                (RunMode::Migrate(right), _) => ledger.is_spent(right),
-            };
-            // What a task changes that needs a stopped app, nothing is started on.
-            let changing = seen.busy.as_ref().is_some_and(|task| task.needs == Needs::Stopped);
-            if seen.gone()
-                && !blocked
-                && !changing
-                && seen.facts.is_some()
-                && refusal(seen, mode, spec.target.as_ref()).is_none()
-            {
-                actions.push(Action::Launch { mode, generation: assignment.generation });
-            }
-        }
+        (_, Some(mode)) => actions.extend(launch(ledger, seen, mode, spec)),
+        // Nothing in this boot: what runs is left alone.
+        (None, None) if assignment.is_none() => {}
+        (None, None) => actions.extend(stop(ledger, seen)),
     }
+    let Some(spec) = spec else { return actions };
     if let Some(task) = &spec.task {
         actions.extend(for_task(ledger, seen, task));
     }
@@ -90,6 +77,29 @@ pub fn reconcile(ledger: &Ledger, seen: &Seen) -> Vec<Action> {
         actions.push(Action::Prove(proof.clone()));
     }
     actions
+}
+
+fn stop(ledger: &Ledger, seen: &Seen) -> Option<Action> {
+    let may_run = !seen.gone() || ledger.launch.is_some();
+    let migrates = matches!(&ledger.launch, Some(ticket) if matches!(ticket.mode, RunMode::Migrate(_)));
+    let stop = Action::Stop { may_kill: !migrates || !is_starting(seen) };
+    (may_run && seen.app != AppSeen::Stopping).then_some(stop)
+}
+
+/// Launches the app, unless it runs or something speaks against it.
+fn launch(ledger: &Ledger, seen: &Seen, mode: RunMode, spec: Option<&Spec>) -> Option<Action> {
+    let ended = matches!(seen.app, AppSeen::Ended(_));
+    let blocked = match (mode, ended) {
+        (RunMode::Plain | RunMode::Single, true) => !seen.may_restart,
+        (RunMode::Plain | RunMode::Single, false) => false,
+        (RunMode::Migrate(right), _) => ledger.is_spent(right),
+    };
+    // What a task changes that needs a stopped app, nothing is started on.
+    let changing = seen.busy.as_ref().is_some_and(|task| task.needs == Needs::Stopped);
+    let target = spec.and_then(|spec| spec.target.as_ref());
+    let may = seen.gone() && !blocked && !changing && seen.facts.is_some();
+    let generation = ledger.assignment.as_ref().map_or(Generation(0), |assignment| assignment.generation);
+    (may && refusal(seen, mode, target).is_none()).then_some(Action::Launch { mode, generation })
 }
 
 fn is_starting(seen: &Seen) -> bool {
@@ -133,6 +143,9 @@ fn ready(ledger: &Ledger, seen: &Seen, task: &Task) -> bool {
 
 /// Why the app must not be started in this mode, for people; read from facts, so none while they are not known.
 fn refusal(seen: &Seen, mode: RunMode, target: Option<&Version>) -> Option<String> {
+    if let Some(by) = seen.by_hand.as_ref().filter(|by| by.hand == Hand::Stop) {
+        return Some(by.text.clone());
+    }
     if let Some(found) = seen.foreign.first() {
         return Some(format!(
             "process {} of {} runs the app and was not started by Soloist ({}); stop it",
@@ -231,6 +244,7 @@ pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
         cut: ledger.cut.clone(),
         servers: BTreeMap::new(),
         unsteered: seen.let_in.clone(),
+        by_hand: seen.by_hand.as_ref().map(|by| by.text.clone()),
         stale: if seen.serving() { several::stale(ledger, seen, run) } else { Vec::new() },
     }
 }
@@ -298,7 +312,7 @@ fn output(ledger: &Ledger, seen: &Seen, assignment: Option<&Assignment>) -> BTre
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assignment::{Spec, TaskKey};
+    use crate::assignment::TaskKey;
     use crate::ids::{BootId, OperationId};
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::agent::hand::ByHand;
 use crate::assignment::{DatabaseFacts, DbSession, Foreign, Proof, Task, TaskKey, TaskPhase, TaskResult};
 use crate::ids::{BootId, Generation, Token, Version};
 
@@ -75,6 +76,10 @@ pub struct Seen {
     pub proved: Option<Proof>,
     /// Why the wanted proof could not be brought at the last try.
     pub unproved: Option<String>,
+    /// Whether the coordinators can be asked: this run of the agent is registered with one that has a leader.
+    pub registered: bool,
+    /// What somebody on the host does with the app by hand.
+    pub by_hand: Option<ByHand>,
     /// Why users are let in by hand, for people, while they are.
     pub let_in: Option<String>,
     /// In what the loaded plugins differ from those that should be, for people.

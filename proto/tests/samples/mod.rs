@@ -146,6 +146,7 @@ pub(crate) fn observed() -> Observed {
         app: AppState::Crashed("exit status 1".into()),
         launched: Some(Generation(40)),
         processes: Some(2),
+        by_hand: Some("started by hand".into()),
         code: Some(Version("2.2.15".into())),
         database: Some(DatabaseFacts {
             identity: "7/shop".into(),

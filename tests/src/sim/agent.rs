@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use soloist_core::agent::{AppSeen, Checked, Facts, Health, Ledger, Seen};
+use soloist_core::agent::{AppSeen, ByHand, Checked, Facts, Hand, Health, Ledger, Seen};
 use soloist_core::assignment::{
     DatabaseFacts, DbSession, Foreign, Observed, Proof, RunMode, Task, TaskKey, TaskResult,
 };
@@ -74,6 +74,10 @@ pub(crate) struct Host {
     pub(crate) agent_up: bool,
     pub(crate) incarnation: Incarnation,
     pub(crate) registered: bool,
+    /// Whether a coordinator answers it.
+    pub(crate) answered: bool,
+    /// Whether somebody has started the app by hand.
+    pub(crate) by_hand: bool,
     pub(crate) session: Option<usize>,
     pub(crate) session_since: u64,
     pub(crate) sequence: u64,
@@ -139,6 +143,8 @@ impl Host {
             agent_up: false,
             incarnation: Incarnation(0),
             registered: false,
+            answered: false,
+            by_hand: false,
             session: None,
             session_since: 0,
             sequence: 0,
@@ -279,6 +285,8 @@ impl Host {
             proved: self.proved.clone(),
             unproved: None,
             stale: if self.stale { vec!["what is loaded differs".into()] } else { Vec::new() },
+            registered: self.answered,
+            by_hand: self.by_hand.then(|| ByHand { hand: Hand::Start, text: "started by hand".into() }),
             let_in: None,
             away: self.held_since.is_some_and(|since| now >= since + REQUEST),
             under_way: self.asked.as_ref().and_then(|(_, found)| found.clone()),

@@ -5,6 +5,7 @@ use soloist_core::agent::Ledger;
 use soloist_core::ids::NodeId;
 use soloist_core::time::Millis;
 
+use super::super::agent::Host;
 use super::super::app::Phase;
 use super::World;
 
@@ -32,6 +33,28 @@ impl World {
                 self.note(format!("the data folder of {} is deleted", self.hosts[at].name));
                 self.start_agent(at);
             }
+        }
+    }
+
+    /// Somebody on a host whose agent is not answered starts the app by hand: one that was to run, and that nobody calls off.
+    pub(super) fn break_glass(&mut self) {
+        let fleet = self.fleet_now();
+        let may = |host: &Host| {
+            let said = host.ledger.assignment.as_ref();
+            let was_to_run = said.is_some_and(|assignment| assignment.spec.run.plainly());
+            let node = fleet.and_then(|fleet| fleet.nodes.get(&host.name));
+            let called_off = node.is_none_or(|node| node.assumed.is_some());
+            host.agent_up && !host.answered && !host.by_hand && was_to_run && !called_off
+        };
+        let Some(at) = self.hosts.iter().position(may) else { return };
+        self.hosts[at].by_hand = true;
+        self.note(format!("somebody starts {} by hand", self.hosts[at].name));
+    }
+
+    /// Whoever started an app by hand lets the coordinators decide again.
+    pub(super) fn follow_again(&mut self) {
+        for host in &mut self.hosts {
+            host.by_hand &= !host.answered;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use soloist_core::agent::{Action, observe, reconcile, restart_delay};
+use soloist_core::agent::{Action, is_over, observe, reconcile, restart_delay};
 use soloist_core::assignment::{Needs, Observed, RunMode, TaskPhase, TaskResult};
 use soloist_core::command::{Registration, Role};
 use soloist_core::ids::{Generation, Launch};
@@ -214,6 +214,13 @@ impl World {
         self.hosts[at].held_since = held.then(|| self.hosts[at].held_since.unwrap_or(now));
         self.look_inside(at);
         self.finish_task(at);
+        let member = self.hosts[at].session.filter(|_| self.hosts[at].registered);
+        self.hosts[at].answered = member.is_some_and(|member| self.reaches(at, member));
+        let seen = self.hosts[at].seen(now);
+        if is_over(&self.hosts[at].ledger, &seen) {
+            self.hosts[at].by_hand = false;
+            self.note(format!("the start of {} by hand is over", self.hosts[at].name));
+        }
         let seen = self.hosts[at].seen(now);
         for action in reconcile(&self.hosts[at].ledger, &seen) {
             self.act(at, action)?;

@@ -63,6 +63,11 @@ impl World {
         }
         self.person_next = self.now + self.chance.between(600, 4_000);
         self.join_anew();
+        if self.faults && self.chance.permille(500) {
+            self.break_glass();
+        } else if self.chance.permille(if self.faults { 50 } else { 500 }) {
+            self.follow_again();
+        }
         if self.faults && self.chance.permille(150) {
             self.click();
         }
