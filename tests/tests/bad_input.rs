@@ -52,6 +52,15 @@ fn names_that_do_not_exist() {
     fleet.until_whole();
     contains(&cli.run(&["start", "--install"]).expect(77), &["was installed before", "soloist start"]);
     contains(&cli.run(&["run", "--solo", "--on", "node-9", "--", "true"]).expect(77), &["node-9", "node-1"]);
+    // What plugins there are is told some moments after an app serves.
+    let listed = || {
+        let list = cli.run(&["plugin", "list"]);
+        ["node-1", "node-2"]
+            .iter()
+            .all(|node| list.stdout.contains(node) && list.stdout.contains("plugin-map"))
+            .then_some(())
+    };
+    until("the list of plugins", Duration::from_secs(30), || fleet.logs(), listed);
     let plugin = cli.run(&["plugin", "enable", "@nocobase/plugin-mapp"]).expect(77);
     contains(&plugin, &["plugin-mapp", "plugin-map"]);
     fleet.until_whole();
