@@ -413,8 +413,12 @@ fn choices(operation: &Operation) -> Vec<String> {
     let retry = format!("soloist operation retry {id}");
     let abort = format!("soloist operation abort {id}");
     match &operation.status {
-        Status::Blocked(Blocked::Unreachable(_)) => vec![
+        Status::Blocked(Blocked::Unreachable(nodes)) => vec![
             "bring the node or its network back: the operation goes on by itself".into(),
+            format!(
+                "if its machine is off and stays off: soloist node assume-stopped {} --reason \"...\"",
+                nodes.first().map_or("NODE", NodeId::as_str)
+            ),
             format!("give up: {abort}"),
         ],
         Status::Blocked(Blocked::Breach(node, _)) => vec![

@@ -28,7 +28,7 @@ use crate::{
 /// How often it is looked whether a node is drained.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// Look at nodes, or keep users away from one
+/// Look at nodes, keep users away from one, say that one is off, or remove it
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
