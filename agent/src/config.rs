@@ -38,6 +38,7 @@ use soloist_core::ids::{FleetId, NodeId};
 
 use crate::backup::BackupConfig;
 use crate::balancer::BalancerConfig;
+use crate::fence::config::FencesConfig;
 use crate::host::{BOOT_ID_PATH, MACHINE_ID_PATH};
 use crate::page::{Face, PageConfig};
 use crate::profile::ProfileConfig;
@@ -125,6 +126,9 @@ pub struct Config {
     /// The load balancer that this agent steers; then it runs no app.
     #[serde(default)]
     pub balancer: Option<BalancerConfig>,
+    /// The fences around other nodes that this agent can put up.
+    #[serde(default)]
+    pub fences: FencesConfig,
     /// The maintenance page that this agent serves; without it, it serves none.
     #[serde(default)]
     pub page: Option<PageConfig>,
@@ -152,6 +156,9 @@ impl Config {
         }
         if let Some(what) = config.release.as_ref().and_then(ReleaseConfig::problem) {
             return Err(malformed(path, line_of(&text, "[release]"), what));
+        }
+        if let Some(what) = config.fences.problem(&config.node) {
+            return Err(malformed(path, line_of(&text, "[fences"), what));
         }
         if let Some(page) = &config.page {
             check_page(path, &text, page)?;

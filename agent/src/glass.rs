@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use soloist_core::agent::{ByHand, Hand};
+use soloist_core::ids::BootId;
 
 use crate::host::durable;
 
@@ -67,6 +68,9 @@ impl Glass {
 struct AppGlass {
     /// Whether it is started; else it is stopped.
     start: bool,
+    /// The host's boot.
+    #[serde(default)]
+    boot: BootId,
     #[serde(flatten)]
     glass: Glass,
 }
@@ -79,7 +83,7 @@ impl AppGlass {
         let text = format!(
             "{word} by hand{since}, by {by}: {reason} (end it with soloist-agent break-glass follow)"
         );
-        ByHand { hand, text }
+        ByHand { hand, text, boot: self.boot.clone() }
     }
 }
 
@@ -99,12 +103,12 @@ pub fn by_hand(data_dir: &Path) -> Option<ByHand> {
     Some(glass.by_hand())
 }
 
-/// Starts or stops the app by hand; what people are told of it.
+/// Starts or stops the app by hand in this boot; what people are told of it.
 ///
 /// # Errors
 /// When the data folder cannot be written.
-pub fn take(data_dir: &Path, hand: Hand, glass: Glass) -> io::Result<String> {
-    let glass = AppGlass { start: hand == Hand::Start, glass };
+pub fn take(data_dir: &Path, hand: Hand, boot: BootId, glass: Glass) -> io::Result<String> {
+    let glass = AppGlass { start: hand == Hand::Start, boot, glass };
     durable::write(&app_file(data_dir), &serde_json::to_vec(&glass)?)?;
     Ok(glass.by_hand().text)
 }
@@ -185,9 +189,10 @@ mod tests {
         assert_eq!(by_hand(folder.path()), None);
         let glass = Glass { by: "kim".into(), reason: "no quorum".into(), since_wall_ms: 1_700_000_000_000 };
         for (hand, word) in [(Hand::Start, "started by hand"), (Hand::Stop, "stopped by hand")] {
-            let told = take(folder.path(), hand, glass.clone()).unwrap();
+            let boot = BootId("boot-1".into());
+            let told = take(folder.path(), hand, boot.clone(), glass.clone()).unwrap();
             assert!(told.starts_with(word) && told.contains("by kim: no quorum"), "{told}");
-            assert_eq!(by_hand(folder.path()), Some(ByHand { hand, text: told }));
+            assert_eq!(by_hand(folder.path()), Some(ByHand { hand, text: told, boot }));
         }
         std::fs::write(app_file(folder.path()), "{").unwrap();
         assert_eq!(by_hand(folder.path()), None, "nobody knows what was meant");

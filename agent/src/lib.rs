@@ -6,6 +6,7 @@ pub mod balancer;
 pub mod config;
 pub mod driver;
 pub mod ending;
+pub mod fence;
 pub mod glass;
 pub mod host;
 pub mod http;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::balancer::{Balancer, BalancerConfig};
 use crate::config::Config;
 use crate::driver::{ProcessDriver, ProcessDriverOptions};
+use crate::fence::Carrier;
 use crate::host::Host;
 use crate::http::Asks;
 use crate::jobs::{Jobs, RESULTS_MAX};
@@ -112,6 +114,7 @@ struct Lines {
     outgoing: watch::Sender<Outgoing>,
     status: watch::Sender<Status>,
     asks: Arc<Asks>,
+    fences: Carrier,
 }
 
 /// The work at the other ends.
@@ -132,6 +135,7 @@ impl Wires {
         let (outgoing, outgoing_in) = watch::channel(Outgoing::default());
         let (status, status_in) = watch::channel(agent::first_status(config));
         let asks = Arc::new(Asks::default());
+        let fences = Carrier::new(&config.fences, &config.fleet, &config.node, going.clone());
         let identity = Identity { fleet: config.fleet.clone(), node: config.node.clone() };
         let coordinators = config.coordinators.clone();
         let (told, told_in) = watch::channel(Told::default());
@@ -144,7 +148,7 @@ impl Wires {
         let page = listeners.page.map(|(listener, face)| {
             tokio::task::spawn_blocking(move || page::serve(listener, face, told_in, stop))
         });
-        (Self { session: tokio::spawn(session), http, page }, Lines { news, outgoing, status, asks })
+        (Self { session: tokio::spawn(session), http, page }, Lines { news, outgoing, status, asks, fences })
     }
 
     async fn end(self) -> anyhow::Result<()> {
@@ -168,9 +172,10 @@ async fn run_balancer(
     lines: Lines,
     going: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Lines { news, outgoing, status, .. } = lines;
+    let Lines { news, outgoing, status, fences, .. } = lines;
     let balancer = Balancer::new(balancer);
-    Ok(steer::run(steer::Parts { config, membership, balancer, news, outgoing, status }, going).await?)
+    Ok(steer::run(steer::Parts { config, membership, balancer, news, outgoing, status, fences }, going)
+        .await?)
 }
 
 async fn run_app(
@@ -182,7 +187,7 @@ async fn run_app(
     lines: Lines,
     going: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Lines { news, outgoing, status, asks } = lines;
+    let Lines { news, outgoing, status, asks, fences } = lines;
     let (fleet, node) = (config.fleet.clone(), config.node.clone());
     let context = NodeContext {
         fleet: fleet.clone(),
@@ -207,8 +212,19 @@ async fn run_app(
     let gatherer = Arc::new(Gatherer::new(context, config.backup.external.is_some(), Arc::clone(&asks)));
     let (done_out, done) = mpsc::channel(RESULTS_MAX);
     let jobs = Jobs::new(Arc::clone(&profile), driver.clone(), gatherer, tasks, done_out);
-    let parts =
-        agent::Parts { config, membership, profile, driver, news, outgoing, status, asks, jobs, done };
+    let parts = agent::Parts {
+        config,
+        membership,
+        profile,
+        driver,
+        news,
+        outgoing,
+        status,
+        asks,
+        fences,
+        jobs,
+        done,
+    };
     Ok(agent::run(parts, going).await?)
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use soloist_agent::config::Config;
 use soloist_agent::glass;
+use soloist_agent::host::Host;
 use soloist_agent::ledger::{self, LedgerFile};
 use soloist_core::agent::Hand;
 use soloist_core::command::Role;
@@ -114,7 +115,12 @@ fn break_glass(config: &Config, what: BreakGlass) -> Result<String, String> {
     }
     let glass = glass::Glass::now(&reason);
     match hand {
-        Some(hand) => glass::take(data_dir, hand, glass).map_err(cannot),
+        Some(hand) => {
+            let host = Host { boot_id: config.boot_id_file.clone(), ..Host::default() };
+            let boot =
+                host.boot_id().map_err(|error| format!("which boot this is cannot be read: {error}"))?;
+            glass::take(data_dir, hand, boot, glass).map_err(cannot)
+        }
         None => glass::smash(data_dir, &glass).map(|()| glass.text()).map_err(cannot),
     }
 }

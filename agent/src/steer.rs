@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use soloist_core::agent::{Ledger, observe_balancer, to_steer};
+use soloist_core::agent::{Ledger, observe_balancer, to_fence, to_steer};
 use soloist_core::assignment::Observed;
 use soloist_core::ids::NodeId;
 use soloist_core::traffic::{ServerSeen, TrafficSpec};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::balancer::{Balancer, Seen, Want, Wanted};
 use crate::config::Config;
+use crate::fence::Carrier;
 use crate::glass;
 use crate::membership::{Heard, Membership, MembershipError};
 use crate::session::{News, Outgoing, chain};
@@ -42,6 +43,8 @@ pub struct Parts {
     pub news: mpsc::Receiver<News>,
     /// To the session.
     pub outgoing: watch::Sender<Outgoing>,
+    /// The fences around nodes.
+    pub fences: Carrier,
     /// For HTTP.
     pub status: watch::Sender<Status>,
 }
@@ -61,12 +64,16 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Member
         };
         let unsteered = glass.map(|glass| glass.text()).or(unsteered);
         let settled = unsteered.is_none() && spec.as_ref().is_none_or(|spec| is_settled(spec, &found));
-        let observed = observe_balancer(parts.membership.ledger(), &boot, seen(&found), unsteered.clone());
+        parts.fences.tell(to_fence(parts.membership.ledger(), &boot));
+        let fences = parts.fences.found();
+        let ledger = parts.membership.ledger();
+        let observed = observe_balancer(ledger, &boot, seen(&found), unsteered.clone(), &fences);
         parts.report(observed, progress(&found));
         // Cancel-safe: a channel loses nothing.
         let news = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             Some(news) = parts.news.recv() => Some(news),
+            () = parts.fences.changed() => None,
             () = tokio::time::sleep(if settled { ROUND_IDLE } else { ROUND_BUSY }) => None,
         };
         if let Some(news) = news {

@@ -47,6 +47,8 @@ pub(crate) fn name(command: &Command) -> &'static str {
         Command::Freeze { .. } => "freeze",
         Command::Drain { .. } => "drain",
         Command::AssumeStopped { .. } => "assume_stopped",
+        Command::Fence { .. } => "fence",
+        Command::Unfence { .. } => "unfence",
         Command::Timer { .. } => "timer",
     }
 }

@@ -12,6 +12,7 @@ use crate::assign::renumber;
 use crate::assignment::AppState;
 use crate::condition::{Condition, condition, standing};
 use crate::event::EventKind;
+use crate::fence::is_out;
 use crate::finish::{close, finish, turn};
 use crate::ids::{BackupId, Generation, NodeId, OperationId, Right, Token};
 use crate::journal::Journal;
@@ -108,10 +109,16 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
             return;
         }
     };
-    let left_out = left_out(fleet, &operation.request);
+    let left_out = left_out(fleet, &operation);
     if let Some((node, why)) = left_out.iter().find(|(node, _)| solo.as_ref() == Some(*node)) {
         let why = format!("{node} is {why}; choose another node");
         close(fleet, id, Status::Aborted(why), now, journal);
+        return;
+    }
+    if let Some(solo) =
+        solo.as_ref().filter(|solo| fleet.nodes.get(solo).is_some_and(|node| !node.fences.is_empty()))
+    {
+        close(fleet, id, Status::Aborted(format!("{solo} is fenced; choose another node")), now, journal);
         return;
     }
     let token = Token(now.index);
@@ -259,7 +266,7 @@ fn goes_back(fleet: &Fleet, operation: &Operation, blocked: &Blocked) -> bool {
 /// Marks the end of clearing: every node of the last attempt is proven stopped.
 fn clear(fleet: &mut Fleet) -> bool {
     let Some(operation) = fleet.current() else { return false };
-    let stopped = |name: &NodeId| fleet.nodes.get(name).is_none_or(|node| node.stop_evidence.is_some());
+    let stopped = |name: &NodeId| fleet.nodes.get(name).is_none_or(|node| is_out(fleet, operation, node));
     if operation.clearing.is_empty() || !operation.clearing.iter().all(stopped) {
         return false;
     }

@@ -65,12 +65,19 @@ pub fn wanted(fleet: &Fleet, operation: &Operation) -> BTreeMap<NodeId, Run> {
     }
     let left_out: Vec<NodeId> = operation.left_out.keys().cloned().collect();
     set(&mut wanted, &left_out, Run::Stop);
+    set(&mut wanted, &fenced(fleet), Run::Stop);
     wanted
 }
 
 fn at_rest(fleet: &Fleet) -> BTreeMap<NodeId, Run> {
     let run = |admitted| if admitted && fleet.desired == Desired::Run { Run::Plain } else { Run::Stop };
     fleet.nodes.iter().map(|(name, node)| (name.clone(), run(node.admitted))).collect()
+}
+
+/// Nodes with a fence, also while it is being lifted: their apps would not reach what they need.
+fn fenced(fleet: &Fleet) -> Vec<NodeId> {
+    let fenced = fleet.nodes.iter().filter(|(_, node)| !node.fences.is_empty());
+    fenced.map(|(name, _)| name.clone()).collect()
 }
 
 fn set(wanted: &mut BTreeMap<NodeId, Run>, nodes: &[NodeId], run: Run) {
@@ -86,6 +93,11 @@ pub fn assign(fleet: &Fleet) -> BTreeMap<NodeId, Spec> {
     let mut specs = of_nodes(fleet);
     let spec = Spec { traffic: Some(servers(fleet, &specs)), ..Spec::default() };
     specs.extend(fleet.balancers.keys().map(|name| (name.clone(), spec.clone())));
+    for (carrier, orders) in crate::fence::orders(fleet) {
+        if let Some(spec) = specs.get_mut(&carrier) {
+            spec.fences = orders;
+        }
+    }
     specs
 }
 

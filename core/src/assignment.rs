@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
+use crate::fence::{FenceOffer, FenceOrder, FenceSeen};
 use crate::ids::{BootId, Generation, NodeId, OperationId, Right, Token, Version};
 use crate::time::Millis;
 use crate::traffic::{ServerSeen, TrafficSpec};
@@ -175,6 +176,9 @@ pub struct Spec {
     /// What a load balancer does with the fleet's nodes; for its agent only.
     #[serde(default)]
     pub traffic: Option<TrafficSpec>,
+    /// The fences around other nodes that it carries out.
+    #[serde(default)]
+    pub fences: Vec<FenceOrder>,
 }
 
 /// A numbered spec. Agents refuse a lower generation than the one they have.
@@ -333,4 +337,10 @@ pub struct Observed {
     /// Why the load balancer cannot be steered, or why users are let in whatever is said, for people.
     #[serde(default)]
     pub unsteered: Option<String>,
+    /// The fences that it can put up around other nodes; at most [`FENCES_MAX`](crate::fence::FENCES_MAX).
+    #[serde(default)]
+    pub fences: Vec<FenceOffer>,
+    /// How far it is with those that it was told to put up or to lift.
+    #[serde(default)]
+    pub fenced: Vec<FenceSeen>,
 }

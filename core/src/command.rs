@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::assignment::Observed;
+use crate::fence::Covers;
 use crate::ids::{BootId, FleetId, Incarnation, MachineId, NodeId, OperationId, Token};
 use crate::operation::Request;
 use crate::policy::Policy;
@@ -211,6 +212,34 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// A node is to be fenced: a person asks, or the fleet does it by itself.
+    Fence {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+        /// Which fence; `None` is the gentlest that keeps it from what the operation at hand may change.
+        covers: Option<Covers>,
+        /// The agents that the leader hears; see [`crate::due::witness`].
+        #[serde(default)]
+        heard: Vec<NodeId>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// A person asks for the end of the fences around a node.
+    Unfence {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+        /// The agents that the leader hears; see [`crate::due::witness`].
+        #[serde(default)]
+        heard: Vec<NodeId>,
+        /// Who.
+        by: String,
+    },
     /// The leader found that a deadline has passed. Checked again when applied.
     Timer {
         /// The fleet.
@@ -264,6 +293,8 @@ impl fmt::Display for Command {
             Command::AssumeStopped { fleet, node, by, .. } => {
                 write!(f, "assume {fleet}/{node} stopped by {by}")
             }
+            Command::Fence { fleet, node, by, .. } => write!(f, "fence {fleet}/{node} by {by}"),
+            Command::Unfence { fleet, node, by, .. } => write!(f, "unfence {fleet}/{node} by {by}"),
             Command::Timer { fleet, timer } => write!(f, "timer {fleet} {timer:?}"),
         }
     }
@@ -352,4 +383,6 @@ pub enum Timer {
     AutoStart,
     /// A fleet that heals by itself has stale nodes.
     AutoHeal,
+    /// The agent that carries a fence is not heard; those that are.
+    Carry(NodeId, Covers, Vec<NodeId>),
 }

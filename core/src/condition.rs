@@ -2,6 +2,7 @@
 
 use crate::assign::{proof, task_key};
 use crate::assignment::{AppState, Needs, Run, TaskPhase, TaskResult};
+use crate::fence::{Covers, is_out};
 use crate::ids::{Generation, NodeId};
 use crate::operation::{Blocked, Bring, Operation, Request, Step};
 use crate::quiet;
@@ -52,7 +53,7 @@ pub fn breach(fleet: &Fleet, operation: &Operation) -> Option<(NodeId, String)> 
         {
             return Some((name.clone(), what));
         }
-        if must_stop && node.stop_evidence.is_none() && !being_stopped(operation, name) {
+        if must_stop && !is_out(fleet, operation, node) && !being_stopped(operation, name) {
             let what = match node.observed.as_ref().map(|seen| &seen.app) {
                 Some(app) if app.may_run() => {
                     let by = node.observed.as_ref().and_then(|seen| seen.by_hand.clone());
@@ -60,6 +61,9 @@ pub fn breach(fleet: &Fleet, operation: &Operation) -> Option<(NodeId, String)> 
                 }
                 Some(AppState::Crashed(_)) => {
                     "its app ended by itself, which does not prove it stopped".to_owned()
+                }
+                _ if node.fences.values().any(|fence| fence.up && fence.holds) => {
+                    "it is fenced from the database only, and the operation may change more".to_owned()
                 }
                 _ => "it is not known to be stopped".to_owned(),
             };
@@ -137,8 +141,10 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
                     None => Condition::Met,
                 };
             }
-            if missing.is_empty() && !absent_ok {
-                return Condition::Hopeless("every node that it needs is assumed to be stopped".into());
+            if missing.is_empty() {
+                return Condition::Hopeless(
+                    "every node that it needs is assumed to be stopped, or fenced".into(),
+                );
             }
             waiting(operation, &missing, "its agent to answer", !absent_ok)
         }
@@ -160,8 +166,12 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
             _ => waiting(operation, &[node], "its agent to look at the database", true),
         },
         Step::Stopped { nodes } => {
-            let stopped =
-                |name: &&NodeId| fleet.nodes.get(*name).is_some_and(|node| node.stop_evidence.is_some());
+            // Nobody would lift the fence of a node that has left.
+            let leaves = matches!(operation.request, Request::Remove { .. });
+            let shut = |node: &Node| leaves && node.fences.contains_key(&Covers::Database);
+            let stopped = |name: &&NodeId| {
+                fleet.nodes.get(*name).is_some_and(|node| is_out(fleet, operation, node) && !shut(node))
+            };
             let missing: Vec<&NodeId> = nodes.iter().filter(left).filter(|name| !stopped(name)).collect();
             if missing.is_empty() {
                 return Condition::Met;

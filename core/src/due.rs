@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::advance::{AUTOMATIC, Now, settled};
 use crate::apply::sign::frozen;
-use crate::assignment::Needs;
+use crate::assignment::{Needs, Run};
 use crate::command::{Command, Timer};
 use crate::condition::{Condition, condition};
+use crate::fence::{choose, needed};
 use crate::ids::{FleetId, NodeId};
-use crate::operation::{Operation, Request, Status, Step};
-use crate::policy::{HEAL_PAUSE, Heal};
+use crate::operation::{Blocked, Operation, Request, Status, Step};
+use crate::policy::{Fencing, HEAL_PAUSE, Heal};
 use crate::state::{Desired, Fleet, Lock, State};
 use crate::time::{Millis, Time};
 
@@ -65,11 +66,20 @@ pub fn witness(command: &mut Command, state: &State, contact: &Contact, now: Tim
     if let Command::AssumeStopped { fleet, node, heard, .. } = command {
         *heard = !contact.lost(fleet, node, state, now);
     }
+    if let Command::Fence { fleet, heard, .. } | Command::Unfence { fleet, heard, .. } = command {
+        *heard = those_heard(state, fleet, contact, now);
+    }
     if let Command::Register { fleet, node, registration, rival, .. } = command {
         let known = state.fleets.get(fleet).and_then(|fleet| fleet.agent(node));
         let other = known.is_some_and(|known| known.incarnation != registration.incarnation);
         *rival = other && !contact.lost(fleet, node, state, now);
     }
+}
+
+/// The agents of a fleet that are heard.
+fn those_heard(state: &State, id: &FleetId, contact: &Contact, now: Time) -> Vec<NodeId> {
+    let agents = state.fleets.get(id).into_iter().flat_map(Fleet::agents).map(|(name, _)| name);
+    agents.filter(|name| !contact.lost(id, name, state, now)).cloned().collect()
 }
 
 /// Most nodes in one `Heard` command, so that it stays far below the largest command that a log takes (64 KiB); the rest
@@ -100,12 +110,55 @@ pub fn due(state: &State, contact: &Contact, now: Time) -> Vec<Command> {
         if auto_heal(fleet, now) {
             timers.push(Timer::AutoHeal);
         }
+        of_fences(state, id, fleet, contact, now, &mut timers, &mut commands);
         commands.extend(timers.into_iter().map(|timer| Command::Timer { fleet: id.clone(), timer }));
     }
     if !heard.is_empty() {
         commands.push(Command::Heard { nodes: heard });
     }
     commands
+}
+
+/// Fences that the fleet puts up by itself, and those whose carrier is not heard.
+fn of_fences(
+    state: &State,
+    id: &FleetId,
+    fleet: &Fleet,
+    contact: &Contact,
+    now: Time,
+    timers: &mut Vec<Timer>,
+    commands: &mut Vec<Command>,
+) {
+    let heard = those_heard(state, id, contact, now);
+    for (name, node) in &fleet.nodes {
+        for (covers, fence) in &node.fences {
+            let other = choose(fleet, name, *covers, &heard).is_some_and(|(found, _)| found == *covers);
+            if !(fence.up && fence.holds) && !heard.contains(&fence.carrier) && other {
+                timers.push(Timer::Carry(name.clone(), *covers, heard.clone()));
+            }
+        }
+    }
+    let Some(operation) = fleet.current().filter(|_| fleet.policy.fence == Fencing::Automatic) else {
+        return;
+    };
+    let Status::Blocked(Blocked::Unreachable(missing)) = &operation.status else { return };
+    let needed = needed(fleet, operation);
+    for name in missing {
+        let Some(node) = fleet.nodes.get(name) else { continue };
+        let silent = now.since(contact.last(id, name).unwrap_or(state.promoted));
+        let asked = node.fences.iter().any(|(covers, fence)| *covers >= needed && fence.up);
+        let may = node.assignment.spec.run == Run::Stop || operation.granted.is_none();
+        if !asked
+            && may
+            && operation.solo.as_ref() != Some(name)
+            && silent.0 >= fleet.policy.contact_timeout.0 + fleet.policy.fence_after.0
+            && choose(fleet, name, needed, &heard).is_some()
+        {
+            let (fleet, node, heard, by) = (id.clone(), name.clone(), heard.clone(), AUTOMATIC.to_owned());
+            let reason = format!("{} waits for it, and it is out of contact", operation.id);
+            commands.push(Command::Fence { fleet, node, covers: None, heard, by, reason });
+        }
+    }
 }
 
 fn of_queue(fleet: &Fleet, now: Time, timers: &mut Vec<Timer>) {
@@ -244,5 +297,5 @@ pub(crate) fn auto_start(fleet: &Fleet) -> bool {
         && fleet.lock == Lock::Free
         && fleet.queue.is_empty()
         && !asked
-        && fleet.nodes.values().any(|node| node.returned && !node.admitted)
+        && fleet.nodes.values().any(|node| node.returned && !node.admitted && node.fences.is_empty())
 }

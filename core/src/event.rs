@@ -90,6 +90,8 @@ pub enum EventKind {
     Freeze(String),
     /// A person said that a machine is off, or that was over.
     Assumed(String),
+    /// A fence around a node was asked for, holds, or is lifted.
+    Fence(String),
     /// A node left the fleet; who removed it.
     Removed(String),
     /// What a node's app has loaded began or ceased to differ from what it should have.
@@ -134,6 +136,7 @@ impl fmt::Display for EventKind {
             EventKind::Traffic(what) => write!(f, "traffic: {what}"),
             EventKind::Freeze(what) => write!(f, "freeze {what}"),
             EventKind::Assumed(what) => write!(f, "assumed {what}"),
+            EventKind::Fence(what) => write!(f, "fence {what}"),
             EventKind::Removed(by) => write!(f, "removed from the fleet by {by}"),
             EventKind::Stale(what) => f.write_str(what),
         }

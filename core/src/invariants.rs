@@ -22,11 +22,12 @@ pub struct Violation {
 type Check = fn(&Fleet) -> Result<(), String>;
 
 /// Every invariant with its name.
-pub const INVARIANTS: [(&str, Check); 7] = [
+pub const INVARIANTS: [(&str, Check); 8] = [
     ("one-lock", one_lock),
     ("one-migrate", one_migrate),
     ("migrate-with-intent", migrate_with_intent),
     ("evidence-means-stop", evidence_means_stop),
+    ("fenced-means-stop", fenced_means_stop),
     ("numbered-assignments", numbered_assignments),
     ("ended-stays-ended", ended_stays_ended),
     ("bounded", bounded),
@@ -90,6 +91,18 @@ fn evidence_means_stop(fleet: &Fleet) -> Result<(), String> {
         }
         if node.stop_since.is_some() != (node.assignment.spec.run == Run::Stop) {
             return Err(format!("{name}: stop_since does not match its assignment"));
+        }
+    }
+    Ok(())
+}
+
+fn fenced_means_stop(fleet: &Fleet) -> Result<(), String> {
+    for (name, node) in &fleet.nodes {
+        if !node.fences.is_empty() && node.assignment.spec.run != Run::Stop {
+            return Err(format!("{name} is fenced but is assigned {}", node.assignment.spec.run));
+        }
+        if let Some((covers, _)) = node.fences.iter().find(|(_, fence)| fence.holds && !fence.up) {
+            return Err(format!("the fence of {name} from the {covers} is being lifted, and counts"));
         }
     }
     Ok(())

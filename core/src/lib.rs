@@ -17,6 +17,7 @@ pub mod command;
 pub mod condition;
 pub mod due;
 pub mod event;
+pub mod fence;
 mod finish;
 pub mod ids;
 pub mod invariants;

@@ -62,6 +62,7 @@ mod tests {
             stop_evidence: None,
             observed: Some(Observed { app: AppState::Serving, ..Observed::default() }),
             assumed: None,
+            fences: std::collections::BTreeMap::new(),
             stale_wall_ms: None,
             drained: false,
             admitted: true,

@@ -40,6 +40,10 @@ pub struct Policy {
     pub drain_timeout: Millis,
     /// Whether nodes whose app has not loaded what it should are restarted without being asked for.
     pub heal: Heal,
+    /// Who fences a node that an operation waits for in vain.
+    pub fence: Fencing,
+    /// How long such a node must have been out of contact before the fleet fences it by itself.
+    pub fence_after: Millis,
     /// How long workflows and tasks inside a node's app may go on before it is stopped all the same; 0 does not wait.
     pub quiet_timeout: Millis,
     /// How long a node's app has between SIGTERM and SIGKILL; where a node's own configuration says something else, that
@@ -101,6 +105,27 @@ impl Heal {
     }
 }
 
+/// Who fences a node that an operation waits for in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fencing {
+    /// A person, or a program of theirs.
+    #[default]
+    Manual,
+    /// The fleet does it by itself.
+    Automatic,
+}
+
+impl Fencing {
+    /// One word for programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Fencing::Manual => "manual",
+            Fencing::Automatic => "automatic",
+        }
+    }
+}
+
 /// How users reach a fleet's apps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,6 +169,8 @@ impl Default for Policy {
             traffic: Traffic::Direct,
             drain_timeout: Millis::from_secs(30),
             heal: Heal::Manual,
+            fence: Fencing::Manual,
+            fence_after: Millis::from_secs(60),
             quiet_timeout: Millis::from_secs(60),
             grace: None,
             uploads: None,
@@ -171,6 +198,7 @@ impl Policy {
             ("task_timeout", self.task_timeout),
             ("backup_timeout", self.backup_timeout),
             ("drain_timeout", self.drain_timeout),
+            ("fence_after", self.fence_after),
             ("grace", self.grace.unwrap_or(second)),
         ];
         if let Some((key, _)) = lengths.iter().find(|(_, length)| *length < second) {

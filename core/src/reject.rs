@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::command::Role;
+use crate::fence::Covers;
 use crate::ids::{BackupId, FleetId, MachineId, NodeId, OperationId, Token, Version};
 use crate::time::Millis;
 
@@ -258,6 +259,31 @@ pub enum Rejection {
         /// The operation.
         operation: OperationId,
     },
+    /// No agent that is heard can put up a fence around the node that is wide enough.
+    #[error(
+        "no agent that is heard can fence \"{node}\" of fleet \"{fleet}\" from the {covers}{}",
+        because(unarmed)
+    )]
+    NoFence {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+        /// What it would have to be kept from.
+        covers: Covers,
+        /// Fences that are configured and would not hold, with the reason.
+        unarmed: Vec<String>,
+    },
+    /// The fenced node is not proven to be stopped.
+    #[error(
+        "\"{node}\" of fleet \"{fleet}\" has not acknowledged a stop: what runs there would reach the data again"
+    )]
+    NotStopped {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+    },
     /// The node was removed, and this is the agent that it had.
     #[error("\"{node}\" was removed from fleet \"{fleet}\" by {by}")]
     Removed {
@@ -289,6 +315,10 @@ fn other(role: Role) -> &'static str {
 
 fn list(nodes: &[NodeId]) -> String {
     nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn because(unarmed: &[String]) -> String {
+    if unarmed.is_empty() { String::new() } else { format!(" ({})", unarmed.join("; ")) }
 }
 
 impl Rejection {
@@ -325,6 +355,8 @@ impl Rejection {
             Rejection::HolderUnsettled { .. } => "holder_unsettled",
             Rejection::StillHeard { .. } => "still_heard",
             Rejection::NeededBy { .. } => "needed_by",
+            Rejection::NoFence { .. } => "no_fence",
+            Rejection::NotStopped { .. } => "not_stopped",
             Rejection::Removed { .. } => "removed",
             Rejection::NoReason => "no_reason",
             Rejection::Malformed { .. } => "malformed",
@@ -409,6 +441,12 @@ impl Rejection {
             }
             Rejection::NeededBy { operation, .. } => {
                 format!("end that first: soloist operation abort {operation}; then say it again")
+            }
+            Rejection::NoFence { node, .. } => {
+                format!("configure one (docs/fences.md), or switch the machine off and say so: soloist node assume-stopped {node}")
+            }
+            Rejection::NotStopped { .. } => {
+                "bring its agent back: it stops the app, and the fence is lifted by itself".into()
             }
             Rejection::Removed { .. } => {
                 "stop this agent; or, if the machine is to join anew, stop the app on it and delete the agent's data folder".into()

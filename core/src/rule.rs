@@ -39,6 +39,14 @@ pub enum Rule {
     OneProcess,
     /// A start by hand is forgotten when the coordinators can be asked again and nothing runs.
     HandEndsWhenAsked,
+    /// Where a fence acts, the number of a wish that is older than the last one is refused.
+    FenceHasNumbers,
+    /// A fence holds when nobody is left inside.
+    FenceIsProven,
+    /// A fence counts only for what changes nothing else than it covers.
+    FenceCovers,
+    /// A fence is lifted when its node has acknowledged a stop.
+    FencedUntilStopped,
     /// Users are away from a node when whoever sends them there has said so.
     DrainIsProven,
     /// A node is stopped in order only when nothing is under way there, or the time for that has passed.
@@ -53,7 +61,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tests that walk them all.
-    pub const ALL: [Rule; 23] = [
+    pub const ALL: [Rule; 27] = [
         Rule::CrashIsNoEvidence,
         Rule::EvidenceIsWithdrawn,
         Rule::ReportsInOrder,
@@ -72,6 +80,10 @@ impl Rule {
         Rule::PackagesGoBack,
         Rule::OneProcess,
         Rule::HandEndsWhenAsked,
+        Rule::FenceHasNumbers,
+        Rule::FenceIsProven,
+        Rule::FenceCovers,
+        Rule::FencedUntilStopped,
         Rule::DrainIsProven,
         Rule::QuietIsAwaited,
         Rule::FirstServes,

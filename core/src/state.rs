@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assignment::{Assignment, Observed};
 use crate::event::Event;
+use crate::fence::{Covers, Fence};
 use crate::ids::{
     BackupId, BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Token, Version,
 };
@@ -240,6 +241,9 @@ pub struct Node {
     /// A person's word that its machine is off, until its agent is heard again.
     #[serde(default)]
     pub assumed: Option<Assumed>,
+    /// The fences around it, by what they cover.
+    #[serde(default)]
+    pub fences: BTreeMap<Covers, Fence>,
     /// Since when what its app has loaded differs from what it should have, milliseconds since 1970; `None` while it does not.
     #[serde(default)]
     pub stale_wall_ms: Option<u64>,

@@ -9,6 +9,7 @@ use crate::apply::sign::frozen;
 use crate::assignment::{AppState, Run};
 use crate::condition::{Condition, Wait, condition};
 use crate::due::Contact;
+use crate::fence::{Covers, choose, needed};
 use crate::ids::{FleetId, MachineId, NodeId, OperationId, Token};
 use crate::operation::{Blocked, Operation, Request, Status};
 use crate::outage::{expected, parts};
@@ -94,12 +95,27 @@ pub struct NodeView {
     pub drained: bool,
     /// Who says that its machine is off, and why; `None` if nobody does.
     pub assumed: Option<String>,
+    /// The fences around it, and those that could be put up.
+    pub fences: Vec<FenceView>,
     /// In what the plugins that its app has loaded differ from those that it should have.
     pub stale: Vec<String>,
     /// Since when they do, milliseconds since 1970.
     pub stale_wall_ms: Option<u64>,
     /// Foreign processes, and database sessions of nobody in the fleet, in words.
     pub foreign: Vec<String>,
+}
+
+/// A fence as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceView {
+    /// What it keeps the node from.
+    pub covers: Covers,
+    /// `wanted`, `holds`, `lifting`, `armed` (it could be put up), or `unarmed`.
+    pub state: String,
+    /// The agent that carries it out, or could.
+    pub carrier: NodeId,
+    /// Who asked for it and why, or why it is not carried out, or would not hold; empty if there is nothing to say.
+    pub detail: String,
 }
 
 /// A load balancer as people see it.
@@ -201,7 +217,8 @@ pub struct OperationView {
 /// The view of one fleet.
 pub fn view(state: &State, id: &FleetId, contact: &Contact) -> Option<FleetView> {
     let fleet = state.fleets.get(id)?;
-    let nodes = fleet.nodes.iter().map(|(name, node)| node_view(state, id, name, node, contact)).collect();
+    let nodes =
+        fleet.nodes.iter().map(|(name, node)| node_view(state, (id, fleet), name, node, contact)).collect();
     let balancers = fleet.balancers.iter();
     let balancers = balancers.map(|(name, node)| balancer_view(state, id, name, node, contact)).collect();
     let queue = fleet.queue.iter().filter_map(|name| fleet.operation(name));
@@ -245,7 +262,13 @@ fn lock_view(state: &State, fleet: &Fleet) -> LockView {
     }
 }
 
-fn node_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &Contact) -> NodeView {
+fn node_view(
+    state: &State,
+    (id, fleet): (&FleetId, &Fleet),
+    name: &NodeId,
+    node: &Node,
+    contact: &Contact,
+) -> NodeView {
     let seen = node.observed.as_ref();
     let (app, mut detail) = match seen.map(|seen| &seen.app) {
         None => ("unknown", String::new()),
@@ -283,6 +306,7 @@ fn node_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contact: &
         code: seen.and_then(|seen| seen.code.as_ref()).map(ToString::to_string),
         drained: node.drained,
         assumed: assumed(node),
+        fences: fences(fleet, name, node),
         stale: node.stale().to_vec(),
         stale_wall_ms: node.stale_wall_ms,
         foreign: seen
@@ -307,6 +331,30 @@ fn balancer_view(state: &State, id: &FleetId, name: &NodeId, node: &Node, contac
         unsteered: seen.and_then(|seen| seen.unsteered.clone()),
         assumed: assumed(node),
     }
+}
+
+/// The fences around a node, and those that could be put up.
+fn fences(fleet: &Fleet, name: &NodeId, node: &Node) -> Vec<FenceView> {
+    let offers = fleet.agents().filter(|(carrier, _)| *carrier != name).flat_map(|(carrier, agent)| {
+        let offers = agent.observed.iter().flat_map(|seen| &seen.fences);
+        offers.filter(|offer| offer.node == *name).map(move |offer| (carrier, offer))
+    });
+    let possible =
+        offers.filter(|(_, offer)| !node.fences.contains_key(&offer.covers)).map(|(carrier, offer)| {
+            let state = if offer.unarmed.is_some() { "unarmed" } else { "armed" };
+            let detail = offer.unarmed.clone().unwrap_or_default();
+            FenceView { covers: offer.covers, state: state.into(), carrier: carrier.clone(), detail }
+        });
+    let put_up = node.fences.iter().map(|(covers, fence)| {
+        let state = match (fence.up, fence.holds) {
+            (true, true) => "holds",
+            (true, false) => "wanted",
+            (false, _) => "lifting",
+        };
+        let detail = fence.trouble.clone().unwrap_or_else(|| format!("by {}: {}", fence.by, fence.reason));
+        FenceView { covers: *covers, state: state.into(), carrier: fence.carrier.clone(), detail }
+    });
+    put_up.chain(possible).collect()
 }
 
 /// Who says that a machine is off, in words.
@@ -343,7 +391,7 @@ pub fn operation_view(state: &State, fleet: &Fleet, operation: &Operation) -> Op
             Status::Aborting | Status::Aborted(_) if operation.late => "not_granted".into(),
             _ => String::new(),
         },
-        choices: choices(operation),
+        choices: choices(fleet, operation),
         waits,
         steps: steps(state, fleet, operation),
         outage: outage(state, fleet, operation),
@@ -407,20 +455,28 @@ fn steps(state: &State, fleet: &Fleet, operation: &Operation) -> Vec<StepView> {
     steps
 }
 
+/// Whether some agent could put up a fence around a node that is wide enough for the operation.
+fn can_fence(fleet: &Fleet, operation: &Operation, node: &NodeId) -> bool {
+    let agents: Vec<NodeId> = fleet.agents().map(|(name, _)| name.clone()).collect();
+    choose(fleet, node, needed(fleet, operation), &agents).is_some()
+}
+
 /// What a person can do about an operation.
-fn choices(operation: &Operation) -> Vec<String> {
+fn choices(fleet: &Fleet, operation: &Operation) -> Vec<String> {
     let id = &operation.id;
     let retry = format!("soloist operation retry {id}");
     let abort = format!("soloist operation abort {id}");
     match &operation.status {
-        Status::Blocked(Blocked::Unreachable(nodes)) => vec![
-            "bring the node or its network back: the operation goes on by itself".into(),
-            format!(
-                "if its machine is off and stays off: soloist node assume-stopped {} --reason \"...\"",
-                nodes.first().map_or("NODE", NodeId::as_str)
-            ),
-            format!("give up: {abort}"),
-        ],
+        Status::Blocked(Blocked::Unreachable(nodes)) => {
+            let node = nodes.first().map_or("NODE", NodeId::as_str);
+            let fence = nodes.first().filter(|node| can_fence(fleet, operation, node));
+            let fence = fence.map(|node| format!("keep it out: soloist node fence {node} --reason \"...\""));
+            let off = format!(
+                "if its machine is off and stays off: soloist node assume-stopped {node} --reason \"...\""
+            );
+            let back = "bring the node or its network back: the operation goes on by itself".to_owned();
+            [back].into_iter().chain(fence).chain([off, format!("give up: {abort}")]).collect()
+        }
         Status::Blocked(Blocked::Breach(node, _)) => vec![
             format!("stop what runs on {node}: the operation goes on by itself"),
             format!("give up: {abort}"),

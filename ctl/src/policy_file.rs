@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 use soloist_core::{
     check::{Check, Expected, What},
     ids::NodeId,
-    policy::{Heal, Policy, Traffic, Uploads},
+    policy::{Fencing, Heal, Policy, Traffic, Uploads},
     time::Millis,
 };
 
@@ -104,6 +104,8 @@ struct File {
     traffic: Traffic,
     drain_timeout: Length,
     heal: Heal,
+    fence: Fencing,
+    fence_after: Length,
     quiet_timeout: Length,
     grace: Option<Length>,
     uploads: Option<Uploads>,
@@ -132,6 +134,8 @@ impl Default for File {
             traffic: policy.traffic,
             drain_timeout: Length(policy.drain_timeout),
             heal: policy.heal,
+            fence: policy.fence,
+            fence_after: Length(policy.fence_after),
             quiet_timeout: Length(policy.quiet_timeout),
             grace: policy.grace.map(Length),
             uploads: policy.uploads,
@@ -161,6 +165,8 @@ impl From<File> for Policy {
             traffic: file.traffic,
             drain_timeout: file.drain_timeout.0,
             heal: file.heal,
+            fence: file.fence,
+            fence_after: file.fence_after.0,
             quiet_timeout: file.quiet_timeout.0,
             grace: file.grace.map(|grace| grace.0),
             uploads: file.uploads,

@@ -160,6 +160,8 @@ fn code(rejection: &Rejection) -> Code {
         | Rejection::NobodyDrains { .. }
         | Rejection::StillHeard { .. }
         | Rejection::NeededBy { .. }
+        | Rejection::NoFence { .. }
+        | Rejection::NotStopped { .. }
         | Rejection::Removed { .. }
         | Rejection::OtherRole { .. }
         | Rejection::OtherAgent { .. }

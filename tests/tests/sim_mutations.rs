@@ -135,6 +135,26 @@ fn a_start_by_hand_that_outlives_the_silence() {
 }
 
 #[test]
+fn an_old_fence_order_carried_out() {
+    is_noticed(Rule::FenceHasNumbers, &["while", "is alone"]);
+}
+
+#[test]
+fn a_fence_with_somebody_inside() {
+    is_noticed(Rule::FenceIsProven, &["while", "is alone"]);
+}
+
+#[test]
+fn a_fence_that_is_not_wide_enough() {
+    is_noticed(Rule::FenceCovers, &["while", "is alone"]);
+}
+
+#[test]
+fn a_fence_lifted_too_early() {
+    is_noticed(Rule::FencedUntilStopped, &["while", "is alone"]);
+}
+
+#[test]
 fn users_counted_as_away_unproven() {
     is_noticed(Rule::DrainIsProven, &["counts as drained"]);
 }

@@ -186,6 +186,7 @@ impl Agent {
             let_in: self.glass.as_ref().map(glass::Glass::text),
             stale: self.staleness.stale(),
             under_way: self.under_way(),
+            fences: self.parts.fences.found(),
         }
     }
 

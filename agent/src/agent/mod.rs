@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::driver::{AppCommand, AppSeen, Driver as _, ProcessDriver};
+use crate::fence::Carrier;
 use crate::glass::Glass;
 use crate::host::Scan;
 use crate::http::Asks;
@@ -80,6 +81,8 @@ pub struct Parts {
     pub outgoing: watch::Sender<Outgoing>,
     /// For HTTP.
     pub status: watch::Sender<Status>,
+    /// The fences around other nodes.
+    pub fences: Carrier,
     /// Who asks `/ready`.
     pub asks: Arc<Asks>,
     /// Starts jobs.
@@ -198,6 +201,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
                 watch = None;
                 agent.looked_over = None;
             }
+            () = agent.parts.fences.changed() => {}
             () = sleep_until(round) => {}
         }
         // Whatever else has come is taken in the same round.

@@ -1,6 +1,6 @@
 //! What the agent reports and shows.
 
-use soloist_core::agent::{AppSeen as CoreApp, observe};
+use soloist_core::agent::{AppSeen as CoreApp, observe, to_fence};
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -11,6 +11,7 @@ use super::Agent;
 
 impl Agent {
     pub(super) fn report(&mut self) {
+        self.parts.fences.tell(to_fence(self.ledger(), self.parts.membership.boot()));
         let seen = self.seen();
         let observed = observe(self.ledger(), &seen);
         let membership = &self.parts.membership;

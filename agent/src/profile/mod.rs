@@ -4,7 +4,7 @@
 mod command;
 mod drift;
 mod generic;
-mod nocobase;
+pub(crate) mod nocobase;
 mod premises;
 
 use std::collections::BTreeMap;

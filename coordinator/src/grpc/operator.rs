@@ -12,7 +12,7 @@ use soloist_core::{
     view::operation_view,
 };
 use soloist_proto::{
-    convert::{maybe, name, nested, parameters},
+    convert::{covers, maybe, name, nested, parameters},
     errors::Problem,
     v1::{self, operator_service_server::OperatorService},
 };
@@ -358,6 +358,23 @@ impl OperatorService for Operators {
         let (fleet, node, heard) = (fleet(id)?, name("node", node)?, true);
         let _ = self.shared.decide(Command::AssumeStopped { fleet, node, heard, by, reason }).await?;
         Ok(Response::new(v1::AssumeStoppedReply {}))
+    }
+
+    async fn fence(&self, request: Request<v1::FenceRequest>) -> Answer<v1::FenceReply> {
+        let request = request.into_inner();
+        let covers = covers(request.covers());
+        let v1::FenceRequest { fleet: id, node, by, reason, .. } = request;
+        // The leader knows who is heard.
+        let (fleet, node, heard) = (fleet(id)?, name("node", node)?, Vec::new());
+        let _ = self.shared.decide(Command::Fence { fleet, node, covers, heard, by, reason }).await?;
+        Ok(Response::new(v1::FenceReply {}))
+    }
+
+    async fn unfence(&self, request: Request<v1::UnfenceRequest>) -> Answer<v1::UnfenceReply> {
+        let v1::UnfenceRequest { fleet: id, node, by } = request.into_inner();
+        let (fleet, node, heard) = (fleet(id)?, name("node", node)?, Vec::new());
+        let _ = self.shared.decide(Command::Unfence { fleet, node, heard, by }).await?;
+        Ok(Response::new(v1::UnfenceReply {}))
     }
 
     async fn preflight(&self, request: Request<v1::PreflightRequest>) -> Answer<v1::PreflightReply> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::agent::ledger::Ledger;
 use crate::assignment::Observed;
+use crate::fence::Fences;
 use crate::ids::{BootId, Generation, NodeId};
 use crate::traffic::{ServerSeen, TrafficSpec};
 
@@ -20,6 +21,7 @@ pub fn observe_balancer(
     boot: &BootId,
     found: BTreeMap<NodeId, ServerSeen>,
     unsteered: Option<String>,
+    fences: &Fences,
 ) -> Observed {
     let current = ledger.assignment.as_ref().filter(|_| ledger.boot == *boot);
     Observed {
@@ -27,6 +29,8 @@ pub fn observe_balancer(
         boot: boot.clone(),
         servers: found,
         unsteered,
+        fences: fences.offers.clone(),
+        fenced: fences.seen.clone(),
         ..Observed::default()
     }
 }

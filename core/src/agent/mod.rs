@@ -9,6 +9,7 @@
 
 mod accept;
 mod balance;
+mod fence;
 mod hand;
 mod ledger;
 mod reconcile;
@@ -18,6 +19,7 @@ mod several;
 
 pub use accept::{Stale, accept};
 pub use balance::{observe_balancer, to_steer};
+pub use fence::{is_done, may_act, to_fence};
 pub use hand::{ByHand, Hand, is_over};
 pub use ledger::{LINEAGE_MAX, LaunchTicket, Ledger, TaskRecord};
 pub use reconcile::{Action, observe, reconcile};

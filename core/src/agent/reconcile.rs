@@ -245,6 +245,8 @@ pub fn observe(ledger: &Ledger, seen: &Seen) -> Observed {
         servers: BTreeMap::new(),
         unsteered: seen.let_in.clone(),
         by_hand: seen.by_hand.as_ref().map(|by| by.text.clone()),
+        fences: seen.fences.offers.clone(),
+        fenced: seen.fences.seen.clone(),
         stale: if seen.serving() { several::stale(ledger, seen, run) } else { Vec::new() },
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::agent::hand::ByHand;
 use crate::assignment::{DatabaseFacts, DbSession, Foreign, Proof, Task, TaskKey, TaskPhase, TaskResult};
+use crate::fence::Fences;
 use crate::ids::{BootId, Generation, Token, Version};
 
 /// How the running app feels.
@@ -88,6 +89,8 @@ pub struct Seen {
     pub away: bool,
     /// What is known to be under way inside the app; `None` until it was looked for since the agent was asked.
     pub under_way: Option<Vec<String>>,
+    /// The fences around other nodes that it has to do with.
+    pub fences: Fences,
     /// Whether an app that ended by itself may be started again now: its pause is over and its tries are not used up.
     pub may_restart: bool,
 }

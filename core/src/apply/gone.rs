@@ -10,12 +10,13 @@ use crate::assign::renumber;
 use crate::assignment::Run;
 use crate::command::Registration;
 use crate::event::EventKind;
+use crate::fence::why_out;
 use crate::ids::{FleetId, Generation, NodeId};
 use crate::journal::Journal;
 use crate::operation::{Course, Operation, Request};
 use crate::policy::REMOVED_MAX;
 use crate::reject::Rejection;
-use crate::state::{Assumed, Fleet, Tombstone};
+use crate::state::{Assumed, Fleet, Node, Tombstone};
 
 /// Takes a person's word for it that nothing of a node's app runs, or that a load balancer sends nobody, and cannot come back by
 /// itself: its machine is off.
@@ -79,13 +80,18 @@ pub(super) fn assume_stopped(
     Ok(Reply::Done)
 }
 
-/// Who is left out of an operation before its first step: whoever is assumed to be stopped.
-pub(crate) fn left_out(fleet: &Fleet, request: &Request) -> BTreeMap<NodeId, String> {
-    if matches!(request, Request::Start { .. } | Request::Remove { .. }) {
-        return BTreeMap::new();
-    }
-    let said = fleet.nodes.iter().filter_map(|(name, node)| Some((name, node.assumed.as_ref()?)));
-    said.map(|(name, assumed)| (name.clone(), why(&assumed.by, &assumed.reason))).collect()
+/// Who is left out of an operation before its first step: whoever is assumed to be stopped, or fenced from what it changes. A start leaves out
+/// whoever is fenced in any way.
+pub(crate) fn left_out(fleet: &Fleet, operation: &Operation) -> BTreeMap<NodeId, String> {
+    let assumed = |node: &Node| node.assumed.as_ref().map(|assumed| why(&assumed.by, &assumed.reason));
+    let reason = |node: &Node| match operation.request {
+        Request::Remove { .. } => None,
+        Request::Start { .. } => (!node.fences.is_empty()).then(|| "it is fenced".to_owned()),
+        _ => {
+            assumed(node).or_else(|| why_out(fleet, operation, node).filter(|_| node.stop_evidence.is_none()))
+        }
+    };
+    fleet.nodes.iter().filter_map(|(name, node)| Some((name.clone(), reason(node)?))).collect()
 }
 
 fn why(by: &str, reason: &str) -> String {

@@ -2,6 +2,7 @@
 
 mod acceptable;
 mod decide;
+mod fence;
 pub(crate) mod gone;
 mod holder;
 mod node;
@@ -173,6 +174,14 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> Outcome {
                 gone::assume_stopped(id, found, node, *heard, (by, reason), now, journal)
             })
         }
+        Command::Fence { fleet, node, covers, heard, by, reason } => {
+            in_fleet(state, fleet, now, |id, found, journal| {
+                fence::fence(id, found, node, *covers, heard, (by, reason), now, journal)
+            })
+        }
+        Command::Unfence { fleet, node, heard, by } => in_fleet(state, fleet, now, |id, found, journal| {
+            fence::unfence(id, found, node, heard, by, now, journal)
+        }),
         Command::Timer { fleet, timer } => {
             in_fleet(state, fleet, now, |_, found, journal| Ok(timer::ring(found, timer, now, journal)))
         }
@@ -212,6 +221,7 @@ fn on_fleet(
 ) -> (Result<Reply, Rejection>, Vec<(FleetId, Event)>) {
     let mut journal = Journal::new(now.index, now.time, now.wall_ms);
     let reply = work(fleet, &mut journal);
+    fence::settle(fleet, now, &mut journal);
     advance(fleet, now, &mut journal);
     let events = journal.into_events();
     for event in &events {

@@ -1,8 +1,10 @@
 //! Registrations and reports of agents.
 
+use std::collections::BTreeMap;
+
 use crate::advance::Now;
 use crate::apply::Reply;
-use crate::apply::gone;
+use crate::apply::{fence, gone};
 use crate::assignment::{AppState, Assignment, Observed, Run, Spec};
 use crate::command::{Registration, Role};
 use crate::event::EventKind;
@@ -67,6 +69,7 @@ pub(super) fn register(
             stop_evidence: None,
             observed: None,
             assumed: None,
+            fences: BTreeMap::new(),
             admitted: false,
             stale_wall_ms: None,
             drained: false,
@@ -119,6 +122,7 @@ pub(super) fn register(
     let kind = EventKind::Returned { rebooted, ledger_lost: !succeeds };
     journal.node(lock.as_ref(), name, kind);
     gone::speaks_again(fleet, name, journal);
+    fence::speaks_again(fleet, name, journal);
     Ok(Reply::Registered { floor: generation })
 }
 
@@ -149,6 +153,8 @@ pub(super) fn report(
     node.sequence = node.sequence.max(sequence);
     node.heard = now.time;
     gone::speaks_again(fleet, name, journal);
+    fence::speaks_again(fleet, name, journal);
+    fence::carried(fleet, name, observed, journal);
     let Some(node) = fleet.agent_mut(name) else { return Ok(Reply::Unchanged) };
     if steers {
         for what in news(node.observed.as_ref(), observed) {

@@ -2,6 +2,7 @@
 
 use crate::advance::{AUTOMATIC, Now};
 use crate::apply::Reply;
+use crate::apply::fence::carry;
 use crate::apply::holder::raise;
 use crate::apply::operation;
 use crate::command::{Submission, Timer};
@@ -96,6 +97,7 @@ pub(super) fn ring(fleet: &mut Fleet, timer: &Timer, now: Now, journal: &mut Jou
             let request = Request::Start { install: false, nodes: None };
             by_itself(fleet, "start", &request, "nodes that should run are not running", now, journal)
         }
+        Timer::Carry(node, covers, heard) => carry(fleet, node, *covers, heard, now),
         Timer::AutoHeal => {
             if !auto_heal(fleet, now.time) {
                 return Reply::Unchanged;

@@ -52,6 +52,16 @@ enum Command {
     ///
     /// Operations then count its app as stopped. If the app runs all the same, two nodes may change the database at once.
     AssumeStopped(AssumeArgs),
+    /// Keep a node that does not answer from what the fleet shares: its database login is locked, or its machine switched off
+    ///
+    /// Operations then go on without it where the fence covers all that they may change. It is lifted by itself when the node's agent is
+    /// back and has stopped the app. docs/fences.md says how fences are set up.
+    Fence(FenceArgs),
+    /// Lift the fences around a node whose app is proven to be stopped, rather than wait until that happens by itself
+    Unfence {
+        /// Its name
+        node: NodeId,
+    },
     /// Stop a node and let it leave the fleet; or forget a load balancer that is gone
     Remove(RemoveArgs),
 }
@@ -81,6 +91,33 @@ struct AssumeArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct FenceArgs {
+    /// Its name
+    node: NodeId,
+    /// Why; kept with the event
+    #[arg(long)]
+    reason: String,
+    /// Which fence; without it the gentlest that keeps the node from what the operation at hand may change
+    #[arg(long, value_enum)]
+    with: Option<With>,
+    /// Its name again, in place of typing it
+    #[arg(long, value_name = "NODE")]
+    confirm: Option<NodeId>,
+    /// How long to wait until the fence holds
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
+    timeout: Duration,
+}
+
+/// Which fence.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum With {
+    /// Its database login is locked, and its sessions are ended
+    Database,
+    /// Its machine is switched off
+    Machine,
+}
+
+#[derive(Debug, clap::Args)]
 struct RemoveArgs {
     /// Its name
     node: NodeId,
@@ -100,6 +137,8 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         Command::Drain(args) => drain(context, &fleet, args, true).await,
         Command::Undrain(args) => drain(context, &fleet, args, false).await,
         Command::AssumeStopped(args) => assume_stopped(context, &fleet, args).await,
+        Command::Fence(args) => fence(context, &fleet, args).await,
+        Command::Unfence { node } => unfence(context, &fleet, &node).await,
         Command::Remove(args) => remove(context, &fleet, args).await,
         Command::List => context.ui.data(&view.nodes, || format!("{stale}{}", table::nodes(&view.nodes))),
         Command::Show { node } => match view.nodes.iter().find(|found| found.node == node) {
@@ -156,6 +195,63 @@ async fn assume_stopped(context: &Context, fleet: &FleetId, args: AssumeArgs) ->
     let _ = done.await?;
     let value = serde_json::json!({ "node": node, "assumed": true });
     context.ui.data(&value, || format!("{node} counts as stopped until its agent is heard\n"))
+}
+
+async fn fence(context: &Context, fleet: &FleetId, args: FenceArgs) -> Result<()> {
+    let FenceArgs { node, reason, with, confirm: given, timeout } = args;
+    let text = format!(
+        "{node} will be kept from the database, or switched off, until its agent is back and has stopped the app; users who are on it now \
+         see errors"
+    );
+    let loss = Loss { what: "node", name: node.to_string(), text };
+    confirm(context, &loss, given.as_ref().map(NodeId::as_str))?;
+    let covers = match with {
+        None => v1::Covers::Unspecified,
+        Some(With::Database) => v1::Covers::Database,
+        Some(With::Machine) => v1::Covers::Machine,
+    };
+    let (fleet_name, name) = (fleet.to_string(), node.to_string());
+    let request = v1::FenceRequest { fleet: fleet_name, node: name, covers: covers.into(), by: me(), reason };
+    let done = context.client.call(|mut stub| {
+        let request = request.clone();
+        async move { stub.fence(request).await }
+    });
+    let _ = done.await?;
+    let deadline = Instant::now() + timeout;
+    loop {
+        let (view, _) = context.status(fleet).await?;
+        let found = view.nodes.into_iter().find(|found| found.node == node);
+        let fences = found.map(|found| found.fences).unwrap_or_default();
+        let mut asked =
+            fences.iter().filter(|fence| ["wanted", "holds", "lifting"].contains(&fence.state.as_str()));
+        let value = serde_json::json!({ "node": node, "fences": fences });
+        // It stopped meanwhile, and is let in again.
+        let Some(first) = asked.next() else {
+            return context.ui.data(&value, || format!("{node} is stopped: no fence is needed\n"));
+        };
+        if let Some(holds) = fences.iter().find(|fence| fence.state == "holds") {
+            return context.ui.data(&value, || format!("{node} is fenced from the {}\n", holds.covers));
+        }
+        if Instant::now() >= deadline {
+            let waited = humantime::format_duration(timeout);
+            let text = format!("the fence around {node} does not hold after {waited}: {}", first.detail);
+            return Err(CtlError::new(Kind::Failed, text).hint("it goes on by itself; see soloist node show"));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+async fn unfence(context: &Context, fleet: &FleetId, node: &NodeId) -> Result<()> {
+    let request = v1::UnfenceRequest { fleet: fleet.to_string(), node: node.to_string(), by: me() };
+    let done = context.client.call(|mut stub| {
+        let request = request.clone();
+        async move { stub.unfence(request).await }
+    });
+    let _ = done.await?;
+    let value = serde_json::json!({ "node": node, "unfenced": true });
+    context.ui.data(&value, || {
+        format!("{node} is let in again, as soon as the agent that carries the fence has done it\n")
+    })
 }
 
 async fn remove(context: &Context, fleet: &FleetId, args: RemoveArgs) -> Result<()> {

@@ -50,6 +50,8 @@ fn lines(policy: &Policy) -> Vec<Line> {
         traffic,
         drain_timeout,
         heal,
+        fence,
+        fence_after,
         quiet_timeout,
         grace,
         uploads,
@@ -89,6 +91,12 @@ fn lines(policy: &Policy) -> Vec<Line> {
             Value::Word(heal.word()),
             "of nodes that have not loaded what they should: manual (soloist heal) or automatic",
         ),
+        line(
+            "fence",
+            Value::Word(fence.word()),
+            "of a node that an operation waits for in vain: manual (soloist node fence) or automatic",
+        ),
+        line("fence_after", length(fence_after), "out of contact before the fleet fences a node by itself"),
         line(
             "quiet_timeout",
             length(quiet_timeout),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{Table, presets::NOTHING};
 use soloist_core::traffic::ServerSeen;
-use soloist_core::view::{BalancerView, LockView, NodeView, OperationView};
+use soloist_core::view::{BalancerView, FenceView, LockView, NodeView, OperationView};
 
 use super::{
     json::{Backup, Event, Fleet, NodePlugins},
@@ -66,6 +66,7 @@ fn remarks(node: &NodeView) -> String {
         remarks.push(node.detail.clone());
     }
     remarks.extend(node.assumed.as_ref().map(|who| format!("ASSUMED stopped by {who}")));
+    remarks.extend(node.fences.iter().filter_map(fence));
     remarks.extend(node.drained.then(|| "DRAINED by a person".to_owned()));
     remarks.extend(stale(node));
     if node.proven_stopped {
@@ -75,6 +76,17 @@ fn remarks(node: &NodeView) -> String {
         remarks.push("not acknowledged yet".to_owned());
     }
     remarks.join("; ")
+}
+
+/// A fence that was asked for.
+fn fence(fence: &FenceView) -> Option<String> {
+    let FenceView { covers, detail, .. } = fence;
+    match fence.state.as_str() {
+        "wanted" => Some(format!("being FENCED from the {covers}: {detail}")),
+        "holds" => Some(format!("FENCED from the {covers} {detail}")),
+        "lifting" => Some(format!("its fence of the {covers} is being lifted: {detail}")),
+        _ => None,
+    }
 }
 
 /// What its app has not loaded, and since when.
@@ -101,6 +113,10 @@ pub fn node(node: &NodeView) -> String {
         ("code", node.code.clone().unwrap_or_else(|| "unknown".to_owned())),
     ];
     lines.extend(node.assumed.clone().map(|who| ("assumed stopped", format!("by {who}"))));
+    let fences = node.fences.iter();
+    lines.extend(fences.map(|fence| {
+        ("fence", format!("{} by {}: {} {}", fence.covers, fence.carrier, fence.state, fence.detail))
+    }));
     lines.extend(node.foreign.iter().map(|found| ("foreign", found.clone())));
     lines.extend(node.drained.then(|| ("users", "kept away by a person: soloist node undrain".to_owned())));
     lines.extend(stale(node).map(|stale| ("plugins", stale)));

@@ -137,6 +137,7 @@ impl From<Spec> for v1::Spec {
             quiet: spec.quiet,
             grace_ms: spec.grace.map(|grace| grace.0),
             traffic: spec.traffic.map(Into::into),
+            fences: spec.fences.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -153,6 +154,7 @@ impl TryFrom<v1::Spec> for Spec {
             quiet: spec.quiet,
             grace: spec.grace_ms.map(Millis),
             traffic: maybe("traffic", spec.traffic)?,
+            fences: each("fences", spec.fences)?,
         })
     }
 }

@@ -48,6 +48,7 @@ fn kind(kind: &EventKind) -> &'static str {
         EventKind::Stale(_) => "stale",
         EventKind::CutOff(_) => "cut_off",
         EventKind::Assumed(_) => "assumed",
+        EventKind::Fence(_) => "fence",
         EventKind::Removed(_) => "removed",
     }
 }

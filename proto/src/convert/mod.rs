@@ -6,6 +6,7 @@
 mod agent;
 mod assignment;
 mod event;
+mod fence;
 mod observed;
 mod policy;
 mod preflight;
@@ -16,6 +17,7 @@ mod view;
 use std::collections::BTreeMap;
 
 pub use agent::Greeting;
+pub use fence::covers;
 use soloist_core::ids::BadName;
 
 use crate::v1;

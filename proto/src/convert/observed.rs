@@ -7,7 +7,7 @@ use soloist_core::{
 };
 
 use super::traffic::{seen, servers};
-use super::{FieldError, each, maybe, named, nested, parameters, unknown};
+use super::{FieldError, each, fence::few, maybe, named, nested, parameters, unknown};
 use crate::v1;
 
 impl From<AppState> for v1::AppState {
@@ -137,6 +137,8 @@ impl From<Observed> for v1::Observed {
             stale: observed.stale,
             under_way: observed.under_way.map(|works| v1::Works { works }),
             cut_off: observed.cut,
+            fences: observed.fences.into_iter().map(Into::into).collect(),
+            fenced: observed.fenced.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -166,6 +168,8 @@ impl TryFrom<v1::Observed> for Observed {
             stale: observed.stale,
             under_way: observed.under_way.map(|under_way| bounded(under_way.works)),
             cut: bounded(observed.cut_off),
+            fences: each("fences", few(observed.fences))?,
+            fenced: each("fenced", few(observed.fenced))?,
         })
     }
 }

@@ -3,7 +3,7 @@
 use soloist_core::{
     check::{Check, Expected, What},
     command::Decision,
-    policy::{Heal, Policy, Traffic, Uploads},
+    policy::{Fencing, Heal, Policy, Traffic, Uploads},
     time::Millis,
 };
 
@@ -139,6 +139,25 @@ impl TryFrom<v1::policy::Uploads> for Uploads {
     }
 }
 
+impl From<Fencing> for v1::policy::Fencing {
+    fn from(fence: Fencing) -> Self {
+        match fence {
+            Fencing::Manual => v1::policy::Fencing::Manual,
+            Fencing::Automatic => v1::policy::Fencing::Automatic,
+        }
+    }
+}
+
+impl From<v1::policy::Fencing> for Fencing {
+    fn from(fence: v1::policy::Fencing) -> Self {
+        match fence {
+            // A client of before fences says nothing of them.
+            v1::policy::Fencing::Unspecified | v1::policy::Fencing::Manual => Fencing::Manual,
+            v1::policy::Fencing::Automatic => Fencing::Automatic,
+        }
+    }
+}
+
 impl From<Policy> for v1::Policy {
     fn from(policy: Policy) -> Self {
         Self {
@@ -162,6 +181,8 @@ impl From<Policy> for v1::Policy {
             drain_timeout_ms: policy.drain_timeout.0,
             heal: v1::policy::Heal::from(policy.heal).into(),
             quiet_timeout_ms: policy.quiet_timeout.0,
+            fence: v1::policy::Fencing::from(policy.fence).into(),
+            fence_after_ms: Some(policy.fence_after.0),
             order: policy.order.into_iter().map(Into::into).collect(),
             commercial_plugins: policy.commercial_plugins,
         }
@@ -172,6 +193,7 @@ impl TryFrom<v1::Policy> for Policy {
     type Error = FieldError;
     fn try_from(policy: v1::Policy) -> Result<Self, FieldError> {
         let uploads = policy.uploads.map(|_| policy.uploads().try_into()).transpose()?;
+        let fence = policy.fence().into();
         Ok(Self {
             contact_timeout: Millis(policy.contact_timeout_ms),
             pre_grant_timeout: Millis(policy.pre_grant_timeout_ms),
@@ -193,6 +215,8 @@ impl TryFrom<v1::Policy> for Policy {
             max_parallel: policy.max_parallel,
             drain_timeout: Millis(policy.drain_timeout_ms),
             quiet_timeout: Millis(policy.quiet_timeout_ms),
+            fence,
+            fence_after: policy.fence_after_ms.map_or(Policy::default().fence_after, Millis),
             commercial_plugins: policy.commercial_plugins,
             order: policy.order.into_iter().map(|node| name("order", node)).collect::<Result<_, _>>()?,
         })

@@ -147,6 +147,7 @@ impl From<NodeView> for v1::NodeView {
             foreign: node.foreign,
             drained: node.drained,
             assumed: node.assumed,
+            fences: node.fences.into_iter().map(Into::into).collect(),
             stale: node.stale,
             stale_wall_ms: node.stale_wall_ms,
         }
@@ -171,6 +172,7 @@ impl TryFrom<v1::NodeView> for NodeView {
             foreign: node.foreign,
             drained: node.drained,
             assumed: node.assumed,
+            fences: each("fences", node.fences)?,
             stale: node.stale,
             stale_wall_ms: node.stale_wall_ms,
         })

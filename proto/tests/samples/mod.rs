@@ -10,19 +10,20 @@ use soloist_core::{
     check::{Check, Expected, What},
     command::{Decision, Registration, Role, Submission},
     condition::Wait,
+    fence::{Covers, FenceOffer, FenceOrder, FenceSeen},
     ids::{
         BackupId, BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Right, Token,
         Version,
     },
     notice::Notice,
     operation::{HoldMode, PackageChange, PluginChange, Request},
-    policy::{Heal, Policy, Traffic, Uploads},
+    policy::{Fencing, Heal, Policy, Traffic, Uploads},
     preflight::{Finding, NodeFacts, Place, Release, Severity, Space, StorageFacts},
     preview::PlannedStep,
     state::{DatabaseRecord, Desired, Freeze},
     time::{Millis, Time},
     traffic::{ServerSeen, TrafficSpec},
-    view::{BalancerView, FleetView, LockView, NodeView, OperationView, OutageView, StepView},
+    view::{BalancerView, FenceView, FleetView, LockView, NodeView, OperationView, OutageView, StepView},
 };
 use soloist_proto::convert::Greeting;
 
@@ -67,6 +68,12 @@ pub(crate) fn assignment() -> Assignment {
             hold: true,
             quiet: true,
             grace: Some(Millis(45_000)),
+            fences: vec![FenceOrder {
+                node: node("node-3"),
+                covers: Covers::Database,
+                generation: Generation(40),
+                up: true,
+            }],
             traffic: Some(traffic()),
         },
     }
@@ -117,6 +124,8 @@ pub(crate) fn policy() -> Policy {
         traffic: Traffic::Balancer,
         drain_timeout: Millis(1_012),
         heal: Heal::Automatic,
+        fence: Fencing::Automatic,
+        fence_after: Millis(1_015),
         quiet_timeout: Millis(1_014),
         grace: Some(Millis(1_013)),
         uploads: Some(Uploads::Presync),
@@ -171,6 +180,18 @@ pub(crate) fn observed() -> Observed {
         stale: vec!["@nocobase/plugin-map is not loaded".into()],
         under_way: Some(vec!["workflow \"Import\" (execution 7)".into()]),
         cut: vec!["async task \"export\" (7-8-9)".into()],
+        fences: vec![FenceOffer {
+            node: node("node-3"),
+            covers: Covers::Machine,
+            unarmed: Some("its check says nothing".into()),
+        }],
+        fenced: vec![FenceSeen {
+            node: node("node-3"),
+            covers: Covers::Database,
+            generation: Generation(40),
+            done: false,
+            trouble: Some("the server does not answer".into()),
+        }],
     }
 }
 
@@ -364,6 +385,12 @@ pub(crate) fn fleet_view() -> FleetView {
             foreign: vec!["pid 7".into()],
             drained: true,
             assumed: Some("kim: it burned".into()),
+            fences: vec![FenceView {
+                covers: Covers::Machine,
+                state: "holds".into(),
+                carrier: node("node-2"),
+                detail: "by kim: it hangs".into(),
+            }],
             stale: vec!["@nocobase/plugin-map is not loaded".into()],
             stale_wall_ms: Some(13),
         }],

@@ -7,6 +7,7 @@ use soloist_core::assignment::{
     DatabaseFacts, DbSession, Foreign, Observed, Proof, RunMode, Task, TaskKey, TaskResult,
 };
 use soloist_core::command::Role;
+use soloist_core::fence::{Covers, Fences};
 use soloist_core::ids::{
     BackupId, BootId, Generation, Incarnation, Launch, MachineId, NodeId, OperationId, Token, Version,
 };
@@ -76,8 +77,8 @@ pub(crate) struct Host {
     pub(crate) registered: bool,
     /// Whether a coordinator answers it.
     pub(crate) answered: bool,
-    /// Whether somebody has started the app by hand.
-    pub(crate) by_hand: bool,
+    /// The boot in which somebody has started the app by hand.
+    pub(crate) by_hand: Option<BootId>,
     pub(crate) session: Option<usize>,
     pub(crate) session_since: u64,
     pub(crate) sequence: u64,
@@ -108,6 +109,16 @@ pub(crate) struct Host {
     pub(crate) held_since: Option<u64>,
     /// Since when its agent is asked what is under way, and what it found when it looked last.
     pub(crate) asked: Option<(u64, Option<Vec<String>>)>,
+    /// The fences that its agent has to do with.
+    pub(crate) fences: Fences,
+    /// Fence orders that this run of its agent knows to be carried out.
+    pub(crate) acted: BTreeMap<(NodeId, Covers), Generation>,
+    /// Fence orders that this run of its agent has called for, and when.
+    pub(crate) called: BTreeMap<(NodeId, Covers), (Generation, u64)>,
+    /// Whether the database lets nobody of it in, and nobody of it is left inside.
+    pub(crate) locked_out: bool,
+    /// Until then nothing reaches it, and nothing of it reaches anybody but the database.
+    pub(crate) away_until: u64,
     /// Of a load balancer: what it does with each node, and whether a reload has made it forget what its agent said.
     pub(crate) lanes: BTreeMap<NodeId, (Lane, bool)>,
 }
@@ -144,7 +155,7 @@ impl Host {
             incarnation: Incarnation(0),
             registered: false,
             answered: false,
-            by_hand: false,
+            by_hand: None,
             session: None,
             session_since: 0,
             sequence: 0,
@@ -167,6 +178,11 @@ impl Host {
             deaf_until: 0,
             held_since: None,
             asked: None,
+            fences: Fences::default(),
+            acted: BTreeMap::new(),
+            called: BTreeMap::new(),
+            locked_out: false,
+            away_until: 0,
             lanes: BTreeMap::new(),
         }
     }
@@ -214,7 +230,7 @@ impl Host {
         let facts = Facts {
             code: Some(Version(self.code.to_owned())),
             processes: Some(self.processes),
-            database: Some(DatabaseFacts {
+            database: (!self.locked_out).then(|| DatabaseFacts {
                 identity: "cluster/noco".into(),
                 version: database.version.clone().map(Version),
                 empty: !database.tables,
@@ -229,7 +245,8 @@ impl Host {
 
     /// Whether its app serves and has not loaded what the database says.
     pub(crate) fn is_stale(&self, database: &Database) -> bool {
-        self.own().is_some_and(|app| app.phase == Phase::Serving && app.plugins != database.plugins)
+        let differs = |app: &App| app.phase == Phase::Serving && app.plugins != database.plugins;
+        !self.locked_out && self.own().is_some_and(differs)
     }
 
     /// Whether its app serves as one process that was not meant to stay so.
@@ -286,10 +303,15 @@ impl Host {
             unproved: None,
             stale: if self.stale { vec!["what is loaded differs".into()] } else { Vec::new() },
             registered: self.answered,
-            by_hand: self.by_hand.then(|| ByHand { hand: Hand::Start, text: "started by hand".into() }),
+            by_hand: self.by_hand.clone().map(|boot| ByHand {
+                hand: Hand::Start,
+                text: "started by hand".into(),
+                boot,
+            }),
             let_in: None,
             away: self.held_since.is_some_and(|since| now >= since + REQUEST),
             under_way: self.asked.as_ref().and_then(|(_, found)| found.clone()),
+            fences: self.fences.clone(),
             may_restart: now >= self.restart_at,
         }
     }

@@ -153,13 +153,17 @@ impl Oracle {
             return Err("a grant without a holder of the lock".into());
         };
         let alone = may_run(operation);
-        for host in hosts.iter().filter(|host| host.own().is_some()) {
+        for host in hosts.iter().filter(|host| host.own().is_some() && !harmless(host, operation)) {
             if alone.as_ref() != Some(&host.name) {
                 return Err(format!("granted to {} while the app of {} runs", operation.id, host.name));
             }
         }
         // What ran on a machine is gone when that is off.
-        let off = |node: &NodeId| hosts.iter().any(|host| host.name == *node && !host.up);
+        let off = |node: &NodeId| {
+            // What a person has said of a machine counts more than what it said before.
+            let said = fleet.nodes.get(node).is_some_and(|node| node.assumed.is_some());
+            said || hosts.iter().any(|host| host.name == *node && (!host.up || harmless(host, operation)))
+        };
         for (node, (_, _, observed)) in self.newest.iter().filter(|(node, _)| !off(node)) {
             if let Some(foreign) = observed.foreign.first() {
                 return Err(format!(
@@ -214,6 +218,7 @@ impl Oracle {
         let current = fleet.current();
         if let Some(operation) = current.filter(|operation| operation.exclusive())
             && may_run(operation).as_ref() != Some(&host.name)
+            && !harmless(host, operation)
         {
             return Err(format!("the app of {} starts while {} is alone", host.name, operation.id));
         }
@@ -237,12 +242,13 @@ impl Oracle {
                 if !self.rights.insert(right) {
                     return Err(format!("{} uses right {right} a second time", host.name));
                 }
-                if let Some(other) = hosts.iter().find(|other| other.own().is_some()) {
+                let reaches = |other: &&Host| other.own().is_some() && !other.locked_out;
+                if let Some(other) = hosts.iter().find(reaches) {
                     return Err(format!("{} installs while the app of {} runs", host.name, other.name));
                 }
             }
             RunMode::Plain | RunMode::Single => {
-                if version != Some(host.code) {
+                if version != Some(host.code) && !host.locked_out {
                     return Err(format!(
                         "{} starts plainly with code {} on a database of {version:?}",
                         host.name, host.code
@@ -258,7 +264,9 @@ impl Oracle {
             // A node that was out of contact and left out may have begun to start: the others do not wait for it.
             // A node that ran before the operation is started again after a crash whenever that happens.
             let parked = |name: &NodeId| fleet.nodes.get(name).is_some_and(|node| !node.admitted);
-            let counts = |other: &&Host| !operation.left_out.contains_key(&other.name) && parked(&other.name);
+            // Neither for one that somebody has started by hand.
+            let in_order = |other: &Host| other.by_hand.is_none() && parked(&other.name);
+            let counts = |other: &&Host| !operation.left_out.contains_key(&other.name) && in_order(other);
             let waiting = hosts.iter().filter(counts).any(|other| {
                 other.own().is_some_and(|app| app.launched >= operation.began && starts(&app.phase))
             });
@@ -302,9 +310,11 @@ impl Oracle {
                 }
             }
         }
-        let mut changing = hosts.iter().filter(|host| host.own().is_some_and(|app| app.change.is_some()));
+        let changes = |host: &&Host| !host.locked_out && host.own().is_some_and(|app| app.change.is_some());
+        let reaches = |host: &&Host| !host.locked_out && host.own().is_some();
+        let mut changing = hosts.iter().filter(changes);
         if let Some(first) = changing.next()
-            && let Some(other) = hosts.iter().find(|other| other.own().is_some() && other.name != first.name)
+            && let Some(other) = hosts.iter().filter(reaches).find(|other| other.name != first.name)
         {
             return Err(format!("the app of {} runs while a plugin changes on {}", other.name, first.name));
         }
@@ -316,9 +326,10 @@ impl Oracle {
         }
         let migrating: Vec<&Host> = hosts
             .iter()
+            .filter(reaches)
             .filter(|host| host.own().is_some_and(|app| matches!(app.phase, Phase::Migrating(..))))
             .collect();
-        let running = hosts.iter().filter(|host| host.own().is_some()).count();
+        let running = hosts.iter().filter(reaches).count();
         if !migrating.is_empty() && running > 1 {
             return Err(format!("{running} apps run while {} installs", migrating[0].name));
         }
@@ -403,6 +414,16 @@ fn drained(done: &str, fleet: &Fleet, hosts: &[Host]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether what runs on a host can do no harm to what the operation changes: it does not reach the database, and nothing else is
+/// changed.
+fn harmless(host: &Host, operation: &Operation) -> bool {
+    let files = matches!(
+        operation.request,
+        Request::Hold { .. } | Request::Restore { .. } | Request::Packages { .. } | Request::Stop
+    );
+    host.locked_out && !files
 }
 
 fn starts(phase: &Phase) -> bool {

@@ -1,5 +1,6 @@
 //! Decisions of the core that no chance of the simulated world brings about, entry by entry.
 
+mod fence;
 mod gone;
 mod log;
 mod single;

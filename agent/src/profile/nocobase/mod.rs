@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use soloist_core::assignment::{DatabaseFacts, DbSession, RunMode};
-use soloist_core::ids::Version;
+use soloist_core::ids::{NodeId, Version};
 use tokio::sync::Mutex;
 
 pub use self::work::{sessions, unfinished};
@@ -45,6 +45,14 @@ const DISK_DEADLINE: Duration = Duration::from_secs(3);
 const PACKAGE_MAX: u64 = 1024 * 1024;
 /// Longest application name that PostgreSQL keeps, in bytes.
 const PGAPPNAME_MAX: usize = 63;
+
+/// How a node's app names its database sessions, with the prefix `soloist`, and its agent with `soloist-agent`.
+pub(crate) fn session_name(prefix: &str, node: &NodeId) -> String {
+    let mut name = format!("{prefix}-{node}");
+    // Names of nodes are ASCII.
+    name.truncate(PGAPPNAME_MAX);
+    name
+}
 /// Longest path of a unix socket in bytes.
 const SOCKET_MAX: usize = 107;
 
@@ -234,10 +242,7 @@ impl NocoBaseProfile {
     }
 
     fn pgappname(&self, prefix: &str) -> String {
-        let mut name = format!("{prefix}-{}", self.node.node);
-        // Names of nodes are ASCII.
-        name.truncate(PGAPPNAME_MAX);
-        name
+        session_name(prefix, &self.node.node)
     }
 
     /// What Soloist sets, whatever `.env` says.

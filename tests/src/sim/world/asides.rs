@@ -43,18 +43,18 @@ impl World {
             let said = host.ledger.assignment.as_ref();
             let was_to_run = said.is_some_and(|assignment| assignment.spec.run.plainly());
             let node = fleet.and_then(|fleet| fleet.nodes.get(&host.name));
-            let called_off = node.is_none_or(|node| node.assumed.is_some());
-            host.agent_up && !host.answered && !host.by_hand && was_to_run && !called_off
+            let called_off = node.is_none_or(|node| node.assumed.is_some() || !node.fences.is_empty());
+            host.agent_up && !host.answered && host.by_hand.is_none() && was_to_run && !called_off
         };
         let Some(at) = self.hosts.iter().position(may) else { return };
-        self.hosts[at].by_hand = true;
+        self.hosts[at].by_hand = Some(self.hosts[at].boot_id());
         self.note(format!("somebody starts {} by hand", self.hosts[at].name));
     }
 
     /// Whoever started an app by hand lets the coordinators decide again.
     pub(super) fn follow_again(&mut self) {
         for host in &mut self.hosts {
-            host.by_hand &= !host.answered;
+            host.by_hand.take_if(|_| host.answered);
         }
     }
 

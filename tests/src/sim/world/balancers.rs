@@ -34,7 +34,8 @@ impl World {
                 (false, Lane::Draining(_) | Lane::Out) => {}
             }
         }
-        let observed = observe_balancer(&self.hosts[at].ledger, &boot, found, None);
+        self.carry_fences(at);
+        let observed = observe_balancer(&self.hosts[at].ledger, &boot, found, None, &self.hosts[at].fences);
         self.tell(at, observed);
     }
 

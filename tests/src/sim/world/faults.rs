@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use soloist_core::State;
 use soloist_core::command::Role;
+use soloist_core::fence::Fences;
 use soloist_core::ids::Incarnation;
 use soloist_core::operation::Request;
 use soloist_core::state::Fleet;
@@ -15,7 +16,7 @@ use super::{DOWN_MAX, World};
 impl World {
     /// Whether a fault happens now, of those that have this chance in a bad world. In a better one they are rarer, so that longer
     /// plans come to their end.
-    fn harm(&mut self, permille: u64) -> bool {
+    pub(super) fn harm(&mut self, permille: u64) -> bool {
         self.chance.permille(permille) && self.chance.permille(self.badness)
     }
 
@@ -112,6 +113,7 @@ impl World {
     }
 
     pub(super) fn host_mischief(&mut self, at: usize) {
+        self.cut_off(at);
         if self.hosts[at].up {
             if self.harm(1) && self.chance.permille(300) {
                 self.power_off(at);
@@ -220,6 +222,9 @@ impl World {
         host.last = None;
         host.acked = 0;
         host.facts = None;
+        host.acted.clear();
+        host.called.clear();
+        host.fences = Fences::default();
         host.busy = None;
         host.checked = None;
         host.proved = None;
@@ -285,6 +290,7 @@ impl World {
             self.hosts[at].releases = vec![VERSION, NEXT_VERSION];
             self.hosts[at].facts = None;
             self.hosts[at].deaf_until = 0;
+            self.hosts[at].away_until = 0;
             if !self.hosts[at].up {
                 self.power_on(at);
             } else if !self.hosts[at].agent_up {

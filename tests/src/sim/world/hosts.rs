@@ -68,9 +68,13 @@ impl World {
             .apps
             .retain(|app| app.starter != Starter::Person || app.stops_at.is_none_or(|stops| stops > now));
         let code = self.hosts[at].code;
+        let locked_out = self.hosts[at].locked_out;
         let mut lines = Vec::new();
         for app in &mut self.hosts[at].apps {
             match app.phase {
+                Phase::Starting(_) | Phase::Migrating(..) if locked_out => {
+                    app.phase = Phase::Failed("the database lets nobody in".into());
+                }
                 Phase::Starting(until) if until <= now => {
                     app.plugins = self.database.plugins.clone();
                     app.phase = if self.database.version.as_deref() == Some(code) {
@@ -99,7 +103,7 @@ impl World {
                     app.phase = Phase::Failed("a plugin cannot be loaded".into());
                     lines.push(format!("{} breaks an app", change.plugin));
                 }
-                if !change.fails {
+                if !change.fails && !locked_out {
                     if change.enable {
                         self.database.plugins.insert(change.plugin.clone());
                         app.plugins.insert(change.plugin);
@@ -209,6 +213,7 @@ impl World {
                 self.hosts[at].read_facts(&database, now);
             }
         }
+        self.carry_fences(at);
         self.talk(at);
         let held = !self.hosts[at].ready();
         self.hosts[at].held_since = held.then(|| self.hosts[at].held_since.unwrap_or(now));
@@ -218,7 +223,7 @@ impl World {
         self.hosts[at].answered = member.is_some_and(|member| self.reaches(at, member));
         let seen = self.hosts[at].seen(now);
         if is_over(&self.hosts[at].ledger, &seen) {
-            self.hosts[at].by_hand = false;
+            self.hosts[at].by_hand = None;
             self.note(format!("the start of {} by hand is over", self.hosts[at].name));
         }
         let seen = self.hosts[at].seen(now);

@@ -4,6 +4,7 @@ mod asides;
 mod backups;
 mod balancers;
 mod faults;
+mod fences;
 mod hosts;
 mod members;
 mod network;
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use soloist_core::command::Role;
 use soloist_core::ids::{FleetId, Incarnation, NodeId, OperationId, Token};
 use soloist_core::operation::HoldMode;
-use soloist_core::policy::{Heal, Policy, Traffic};
+use soloist_core::policy::{Fencing, Heal, Policy, Traffic};
 use soloist_core::time::Millis;
 use soloist_core::{Entry, State, condition};
 
@@ -27,6 +28,7 @@ use super::member::Member;
 use super::oracle::{Oracle, whole};
 use super::{Failure, Summary};
 
+use fences::Fenced;
 use network::Message;
 
 /// Step of the world's time in milliseconds.
@@ -69,6 +71,7 @@ pub struct World {
     trace: VecDeque<String>,
     tracing: bool,
     waits: BTreeMap<(usize, usize), u64>,
+    fenced: Fenced,
     next_id: u64,
     person_next: u64,
     stuck_retries: u32,
@@ -98,7 +101,7 @@ impl World {
                 Member::new(drift, wall_off, chance.between(0, 400))
             })
             .collect();
-        let policy = Policy {
+        let mut policy = Policy {
             contact_timeout: Millis(4_000),
             pre_grant_timeout: Millis(25_000),
             confirm_timeout: Millis(4_000),
@@ -120,8 +123,11 @@ impl World {
             uploads: None,
             checks: Vec::new(),
             commercial_plugins: chance.permille(300),
+            fence: Fencing::Manual,
+            fence_after: Millis(1_000),
             order: Vec::from_iter(chance.permille(500).then(|| named("node", chance.between(1, 4)))),
         };
+        let fenced = Fenced::new(seed, &mut policy);
         let restores = chance.permille(100);
         let badness = if chance.permille(500) { 1000 } else { 200 };
         let mut world = Self {
@@ -150,6 +156,7 @@ impl World {
             trace: VecDeque::new(),
             tracing: false,
             waits: BTreeMap::new(),
+            fenced,
             next_id: 0,
             person_next: 1_500,
             stuck_retries: 0,
@@ -237,6 +244,7 @@ impl World {
         }
         self.lead()?;
         self.serve();
+        self.run_fences();
         for host in 0..self.hosts.len() {
             self.run_host(host)?;
         }

@@ -55,6 +55,7 @@ impl World {
 
     pub(super) fn reaches(&self, node: usize, member: usize) -> bool {
         !self.cuts.contains(&(node, member))
+            && self.hosts[node].away_until <= self.now
             && self.members[member].up
             && self.members[member].stalled_until <= self.now
     }

@@ -74,6 +74,9 @@ impl World {
         if self.faults && self.chance.permille(200) {
             self.find_off()?;
         }
+        if self.fenced.any() && self.faults && self.chance.permille(400) {
+            self.fence_by_hand()?;
+        }
         if self.faults && self.chance.permille(80) {
             self.sign()?;
         }
@@ -241,7 +244,8 @@ impl World {
                 Traffic::Balancer => ready && self.given(&self.hosts[at].name),
             };
             let serves = self.hosts[at].own().is_some_and(|app| app.phase == Phase::Serving);
-            if open && serves && !self.database.half && self.chance.permille(30) {
+            let shut = self.database.half || self.hosts[at].locked_out;
+            if open && serves && !shut && self.chance.permille(30) {
                 let row = self.chance.unique();
                 self.database.rows.insert(row);
                 self.oracle.rows.insert(row);
@@ -252,6 +256,7 @@ impl World {
     /// What people do to bring a fleet back once nothing new goes wrong.
     pub(super) fn mend(&mut self) -> Result<(), String> {
         self.person_next = self.now + 3_000;
+        self.switch_on();
         let Some(fleet) = self.fleet_now() else { return Ok(()) };
         let drained = fleet.nodes.iter().find(|(_, node)| node.drained).map(|(name, _)| name.clone());
         if let Some(node) = drained {

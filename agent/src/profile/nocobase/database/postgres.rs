@@ -18,7 +18,7 @@ use crate::work::Unfinished;
 /// node) nor a known one. An app that somebody starts elsewhere signs in with this role; sessions of other roles are
 /// not those of an app, and their names would not be visible to it.
 const STRANGERS: &str = "select pid, usename::text, coalesce(host(client_addr), 'local'), coalesce(application_name, '') \
-     from pg_stat_activity where datname = current_database() and usename = current_user \
+     from pg_stat_activity where datname = current_database() and usename = session_user \
      and backend_type = 'client backend' and pid <> pg_backend_pid() \
      and application_name not like 'soloist-%' and not application_name = any($1) order by backend_start limit $2";
 
@@ -67,7 +67,11 @@ async fn open(environment: &Environment, name: &str) -> Result<Session, tokio_po
         // Its error is the error of the query that waits for it.
         let _ = connection.await;
     }));
-    Ok(Session { client, driver })
+    let session = Session { client, driver };
+    // Where each node signs in with a role of its own and acts as the owner of the data (docs/fences.md), only the role itself sees
+    // its own sessions.
+    session.client.batch_execute("set role none").await?;
+    Ok(session)
 }
 
 /// Reads what preflight asks beside the facts.
@@ -115,7 +119,7 @@ fn of(row: &tokio_postgres::Row) -> Row {
 }
 
 /// Sessions that are the app's by their name, or perhaps its: of its role, with no name of Soloist's and no known one.
-const SESSIONS: &str = "select count(*) from pg_stat_activity where datname = current_database() and usename = current_user \
+const SESSIONS: &str = "select count(*) from pg_stat_activity where datname = current_database() and usename = session_user \
      and backend_type = 'client backend' and pid <> pg_backend_pid() and (application_name = $1 \
      or application_name not like 'soloist-%' and not application_name = any($2))";
 
