@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 #![expect(clippy::print_stdout, reason = "a failure is easier to place among the cases")]
 
+mod fences;
+mod logins;
 mod server;
 mod work;
 
@@ -138,6 +140,7 @@ async fn postgres() {
     one_schema(&server).await;
     work::is_found(&server).await;
     work::sessions(&server).await;
+    fences::keep_out(&server).await;
 }
 
 #[tokio::test]
@@ -145,4 +148,5 @@ async fn mariadb() {
     let server = Server::start(Kind::Mariadb);
     round_trip(&server).await;
     work::is_found(&server).await;
+    fences::keep_out(&server).await;
 }

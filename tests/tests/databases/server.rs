@@ -14,7 +14,7 @@ use soloist_tests::harness::until;
 use tokio::sync::watch;
 
 /// No wait is longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The app's role.
 const USER: &str = "nocoapp";
 /// With everything that files and statements must quote.
@@ -32,7 +32,7 @@ impl Kind {
         if self == Self::Postgres { "postgres" } else { "mariadb" }
     }
 
-    fn port(self) -> u16 {
+    pub(crate) fn port(self) -> u16 {
         if self == Self::Postgres { 55732 } else { 55733 }
     }
 
@@ -113,7 +113,7 @@ impl Kind {
 /// A server that is stopped when this is dropped.
 pub(crate) struct Server {
     pub(crate) kind: Kind,
-    work: PathBuf,
+    pub(crate) work: PathBuf,
 }
 
 impl Server {
@@ -192,7 +192,7 @@ impl Server {
     }
 
     /// A statement as the superuser.
-    fn root(&self, sql: &str) -> String {
+    pub(crate) fn root(&self, sql: &str) -> String {
         match self.kind {
             Kind::Postgres => self.lab(&["lab_sql", "postgres", sql]),
             Kind::Mariadb => self.lab(&["lab_mariadb_sql", &self.kind.port().to_string(), sql]),
