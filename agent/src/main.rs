@@ -11,6 +11,7 @@ use soloist_agent::host::Host;
 use soloist_agent::ledger::{self, LedgerFile};
 use soloist_core::agent::Hand;
 use soloist_core::command::Role;
+use soloist_core::ids::BootId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -82,6 +83,8 @@ enum Switch {
 fn break_glass(config: &Config, what: BreakGlass) -> Result<String, String> {
     let data_dir = config.data_dir.as_path();
     let cannot = |error: std::io::Error| format!("{}: {error}", data_dir.display());
+    let host = Host { boot_id: config.boot_id_file.clone(), ..Host::default() };
+    let boot = || host.boot_id().map_err(|error| format!("which boot this is cannot be read: {error}"));
     let (reason, hand) = match what {
         BreakGlass::Traffic { what: Switch::Off, .. } => {
             let broken = glass::mend(data_dir).map_err(cannot)?;
@@ -96,7 +99,7 @@ fn break_glass(config: &Config, what: BreakGlass) -> Result<String, String> {
         }
         BreakGlass::Traffic { what: Switch::On, reason } => (reason, None),
         BreakGlass::Start { reason, confirm } => {
-            is_sure(config, confirm.as_deref())?;
+            is_sure(config, &boot()?, confirm.as_deref())?;
             (reason, Some(Hand::Start))
         }
         BreakGlass::Stop { reason } => (reason, Some(Hand::Stop)),
@@ -115,20 +118,16 @@ fn break_glass(config: &Config, what: BreakGlass) -> Result<String, String> {
     }
     let glass = glass::Glass::now(&reason);
     match hand {
-        Some(hand) => {
-            let host = Host { boot_id: config.boot_id_file.clone(), ..Host::default() };
-            let boot =
-                host.boot_id().map_err(|error| format!("which boot this is cannot be read: {error}"))?;
-            glass::take(data_dir, hand, boot, glass).map_err(cannot)
-        }
+        Some(hand) => glass::take(data_dir, hand, boot()?, glass).map_err(cannot),
         None => glass::smash(data_dir, &glass).map(|()| glass.text()).map_err(cannot),
     }
 }
 
 /// Whether somebody who starts the app knows that the coordinators wanted it stopped.
-fn is_sure(config: &Config, confirmed: Option<&str>) -> Result<(), String> {
+fn is_sure(config: &Config, boot: &BootId, confirmed: Option<&str>) -> Result<(), String> {
     let ledger = ledger::read(&LedgerFile::path_in(&config.data_dir)).map_err(|error| error.to_string())?;
-    let last = ledger.and_then(|ledger| ledger.assignment);
+    // After a reboot it asks first: somebody may have said meanwhile that the machine is off.
+    let last = ledger.filter(|ledger| ledger.boot == *boot).and_then(|ledger| ledger.assignment);
     if last.as_ref().is_some_and(|last| last.spec.run.plainly()) {
         return Ok(());
     }
@@ -137,7 +136,7 @@ fn is_sure(config: &Config, confirmed: Option<&str>) -> Result<(), String> {
         Some(given) if given == node => Ok(()),
         Some(given) => Err(format!("\"{given}\" is not the name of this node: nothing was done")),
         None => Err(format!(
-            "the coordinators said last that the app of {node} must be stopped, or have said nothing yet: another node may be changing the \
+            "the coordinators said last that the app of {node} must be stopped, or nothing since this host was booted: another node may be changing the \
              database at this moment; make sure that it is not, then add --confirm {node}"
         )),
     }

@@ -15,8 +15,9 @@
 -- Then give each of them a password: \password noco_1
 \set ON_ERROR_STOP on
 
-select format('create role %I nologin', :'owner') where not exists (select from pg_roles where rolname = :'owner') \gexec
-select format('create role %I login', node) from unnest(string_to_array(:'nodes', ' ')) node
+-- `createdb` is for backups that are proven by a restore into a database of their own (verify_restore).
+select format('create role %I nologin createdb', :'owner') where not exists (select from pg_roles where rolname = :'owner') \gexec
+select format('create role %I login createdb', node) from unnest(string_to_array(:'nodes', ' ')) node
   where not exists (select from pg_roles where rolname = node) \gexec
 select format('grant %I to %I', :'owner', node) from unnest(string_to_array(:'nodes', ' ')) node \gexec
 -- What one node makes belongs to all of them, so that an upgrade on one works on what an install on another has made.

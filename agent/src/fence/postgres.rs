@@ -17,7 +17,7 @@ use super::{DEADLINE, EMPTY_FOR, Fence};
 use crate::profile::nocobase::session_name;
 
 /// Where the numbers are kept: in a database of the fence's own, which no restore of the app's touches.
-const TABLE: &str = "create table if not exists soloist_fence (role text primary key, generation bigint not null, \
+const TABLE: &str = "create table soloist_fence (role text primary key, generation bigint not null, \
      up boolean not null, seen boolean not null default false)";
 
 /// A node's login role.
@@ -197,7 +197,11 @@ async fn open(config: &DatabaseFenceConfig) -> Result<Session, String> {
         let _ = connection.await;
     });
     let session = Session { client, driver };
-    session.client.batch_execute(TABLE).await.map_err(|error| describe(&error))?;
+    let there = "select to_regclass('soloist_fence') is not null";
+    let there: bool = session.client.query_one(there, &[]).await.map_err(|error| describe(&error))?.get(0);
+    if !there {
+        session.client.batch_execute(TABLE).await.map_err(|error| describe(&error))?;
+    }
     Ok(session)
 }
 

@@ -8,6 +8,7 @@ mod api;
 mod backups;
 mod cluster;
 mod commercial;
+mod fences;
 mod mariadb;
 mod marker;
 mod packages;
@@ -31,7 +32,7 @@ use world::World;
 
 type Scenario = (&'static str, fn(&mut World));
 
-const ON_POSTGRES: [Scenario; 28] = [
+const ON_POSTGRES: [Scenario; 29] = [
     ("a_first_start_installs_once_then_starts_the_others", scenarios::first_start),
     ("c_plugin_change_under_load_with_the_leader_killed", scenarios::plugin_under_load),
     ("d_external_holders_solo_and_all_stopped", scenarios::holders),
@@ -54,6 +55,7 @@ const ON_POSTGRES: [Scenario; 28] = [
     ("v_commercial_plugins_are_fetched_in_order", commercial::fetched),
     ("x_a_long_workflow_is_awaited_or_named", quiet::workflows),
     ("y_one_node_runs_in_several_processes", cluster::several),
+    ("z_a_node_that_hangs_is_kept_from_the_database", fences::kept_out),
     ("w_stale_nodes_are_named_and_healed", packages::healed),
     ("p_power_cut_in_the_middle_of_an_upgrade", upgrade_faults::power_cut),
     ("q_writes_at_stake_wait_for_a_person", upgrade_faults::writes_at_stake),

@@ -36,11 +36,11 @@ impl World {
         }
     }
 
-    /// Somebody on a host whose agent is not answered starts the app by hand: one that was to run, and that nobody calls off.
+    /// Somebody on a host whose agent is not answered starts the app by hand: one that was to run in this boot, and that nobody calls off.
     pub(super) fn break_glass(&mut self) {
         let fleet = self.fleet_now();
         let may = |host: &Host| {
-            let said = host.ledger.assignment.as_ref();
+            let said = host.ledger.assignment.as_ref().filter(|_| host.ledger.boot == host.boot_id());
             let was_to_run = said.is_some_and(|assignment| assignment.spec.run.plainly());
             let node = fleet.and_then(|fleet| fleet.nodes.get(&host.name));
             let called_off = node.is_none_or(|node| node.assumed.is_some() || !node.fences.is_empty());

@@ -43,6 +43,8 @@ struct Call {
 pub(super) struct Fenced {
     /// What fences of this world cover.
     covers: Vec<Covers>,
+    /// Whether hosts are often cut off and calls are often slow: late ones then meet newer fences.
+    eager: bool,
     doors: BTreeMap<NodeId, Door>,
     calls: Vec<Call>,
 }
@@ -60,7 +62,7 @@ impl Fenced {
             2 | 3 => Covers::ALL.to_vec(),
             _ => vec![Covers::Machine],
         };
-        Self { covers, ..Self::default() }
+        Self { covers, eager: seed % 6 == 1, ..Self::default() }
     }
 
     pub(super) fn any(&self) -> bool {
@@ -174,7 +176,7 @@ impl World {
         self.hosts[at].called.insert(key, (order.generation, now));
         let copies = if self.faults && self.chance.permille(300) { 2 } else { 1 };
         for _ in 0..copies {
-            let slow = self.faults && self.chance.permille(300);
+            let slow = self.faults && self.chance.permille(if self.fenced.eager { 600 } else { 300 });
             let delay = if slow { self.chance.between(2_000, 20_000) } else { self.chance.between(20, 600) };
             self.fenced.calls.push(Call { at: now + delay, carrier: at, run, order: order.clone() });
         }
@@ -216,7 +218,8 @@ impl World {
 
     /// In worlds with fences hosts are cut off for longer than anybody waits.
     pub(super) fn cut_off(&mut self, at: usize) {
-        if self.fenced.any() && self.harm(1) && self.hosts[at].away_until <= self.now {
+        let often = if self.fenced.eager { 4 } else { 1 };
+        if self.fenced.any() && self.harm(often) && self.hosts[at].away_until <= self.now {
             let until = self.now + self.chance.between(6_000, 25_000);
             self.hosts[at].away_until = until;
             self.note(format!("{} is cut off until {until}", self.hosts[at].name));
