@@ -21,6 +21,7 @@ mod clock;
 pub mod config;
 mod contact;
 mod grpc;
+mod history;
 mod http;
 mod leader;
 mod memory;

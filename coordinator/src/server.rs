@@ -3,7 +3,11 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use soloist_core::policy::Policy;
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
@@ -12,7 +16,7 @@ use crate::{
     clock::Clock,
     config::Config,
     contact::{self, Hearing},
-    grpc, http,
+    grpc, history, http,
     leader::{self, Leadership},
     memory::Memory,
     metrics::Metrics,
@@ -20,6 +24,7 @@ use crate::{
     peers::Peers,
     raft::{HandOver, OpenError, RaftNode, RaftOptions},
     shared::Shared,
+    store::Archive,
 };
 
 /// How long another member may take to take over before this one stops anyway.
@@ -90,9 +95,12 @@ impl Coordinator {
         let http_at = http.as_ref().zip(config.http.as_ref());
         let http_at = http_at.map(|(listener, address)| local(listener, address)).transpose()?;
         let Config { id, cluster, data, advertise, members, fleet_defaults, .. } = config;
+        let archived = data.clone();
         let options = RaftOptions::new(cluster.clone(), id, data).with_initial_members(members);
         let raft = RaftNode::open(options).await?;
-        let shared = Arc::new(shared(cluster, advertise, http_at, fleet_defaults, raft));
+        // The folder is this member's own from here on.
+        let archive = Arc::new(spawn_blocking(move || Archive::open(&archived)).await.unwrap_or_default());
+        let shared = Arc::new(shared(cluster, advertise, http_at, fleet_defaults, raft, archive));
         let close = CancellationToken::new();
         let (router, health) = grpc::router(&shared).await;
         let mut servers = vec![tokio::spawn({
@@ -117,6 +125,7 @@ impl Coordinator {
             tokio::spawn(leader::duty(shared.clone())),
             tokio::spawn(contact::telling(shared.clone())),
             tokio::spawn(notice::noticing(shared.clone())),
+            tokio::spawn(history::keeping(shared.clone())),
         ];
         Ok(Coordinator { shared, listen, http: http_at, health, close, servers, duties })
     }
@@ -220,6 +229,7 @@ fn shared(
     http: Option<SocketAddr>,
     fleet_defaults: Policy,
     raft: RaftNode,
+    archive: Arc<Archive>,
 ) -> Shared {
     Shared {
         peers: Peers::new(cluster.clone(), raft.id()),
@@ -232,6 +242,7 @@ fn shared(
         leadership: Leadership::new(),
         memory: Memory::default(),
         hearing: Hearing::default(),
+        archive,
         metrics: Metrics::default(),
         stop: CancellationToken::new(),
     }

@@ -1,6 +1,6 @@
 //! What every part of a running coordinator has at hand.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use soloist_core::{policy::Policy, time::Millis};
 use soloist_proto::errors::{NO_LEADER, Problem};
@@ -15,6 +15,7 @@ use crate::{
     metrics::Metrics,
     peers::Peers,
     raft::{Member, RaftNode, RaftStatus, Role},
+    store::Archive,
 };
 
 /// A leader that no majority has confirmed for so long, and one that was not heard for so long, does not count.
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) hearing: Hearing,
     /// The other members.
     pub(crate) peers: Peers,
+    /// What happened, for longer than the state remembers it.
+    pub(crate) archive: Arc<Archive>,
     /// Counters.
     pub(crate) metrics: Metrics,
     /// Cancelled when sessions and streams are to end.

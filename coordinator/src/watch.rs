@@ -13,7 +13,7 @@ use tokio::{
 };
 use tonic::{Code, Status};
 
-use crate::{reader::Extras, shared::Shared};
+use crate::{history, reader::Extras, shared::Shared};
 
 /// Between two messages of a status stream at the least.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -73,14 +73,27 @@ pub(crate) async fn statuses(
     }
 }
 
-/// Sends a fleet's events after an index, and then what happens, until the client goes.
+/// Sends a fleet's events after an index, `older` also those that the state has forgotten, and to one who follows then what happens,
+/// until the client goes.
 pub(crate) async fn events(
     shared: Arc<Shared>,
     fleet: FleetId,
     mut after: u64,
-    follow: bool,
+    (older, follow): (bool, bool),
     to: mpsc::Sender<Result<v1::Event, Status>>,
 ) {
+    while older {
+        let events = history::forgotten(&shared, &fleet, after).await;
+        if events.is_empty() {
+            break;
+        }
+        for event in events {
+            after = event.index;
+            if !offer(&to, Ok(event.into())).await {
+                return;
+            }
+        }
+    }
     let mut applied = shared.raft.storage().applied();
     loop {
         applied.mark_unchanged();

@@ -5,14 +5,14 @@
 #[path = "support/cluster.rs"]
 mod cluster;
 
-use cluster::{Cluster, eventually, within};
+use cluster::{Cluster, Operator, eventually, within};
 
 use soloist_core::{
     assignment::{AppState, Assignment, Observed, Run},
     command::{Decision, Registration},
     ids::{BootId, FleetId, Incarnation, MachineId, NodeId},
     operation::Request,
-    policy::Policy,
+    policy::{EVENTS_MAX, Policy},
 };
 use soloist_proto::{
     convert::Greeting,
@@ -83,7 +83,7 @@ async fn an_agent_lives_at_a_follower_and_a_client_asks_another() {
     })
     .await;
     agent.until(|message| matches!(message, Message::Contact(v1::Contact { notice: None, .. }))).await;
-    let events = v1::EventsRequest { fleet: "shop".into(), after_index: 0, follow: false };
+    let events = v1::EventsRequest { fleet: "shop".into(), after_index: 0, follow: false, older: false };
     let mut events = within(client.events(events)).await.unwrap().into_inner();
     let mut kinds = Vec::new();
     while let Some(event) = within(events.message()).await.unwrap() {
@@ -171,6 +171,44 @@ async fn a_policy_is_changed_only_from_what_was_seen() {
     assert_eq!((problem.reason.as_str(), problem.message.contains("lease")), ("malformed", true));
     let unset = v1::SetPolicyRequest { policy: None, ..stale };
     assert_eq!(refused(within(elsewhere.set_policy(unset)).await).reason, "malformed");
+    cluster.stop().await;
+}
+
+/// Reads events to the end of the stream.
+async fn told(client: &mut Operator, older: bool) -> Vec<v1::Event> {
+    let ask = v1::EventsRequest { fleet: "shop".into(), after_index: 0, follow: false, older };
+    let mut events = within(client.events(ask)).await.unwrap().into_inner();
+    let mut found = Vec::new();
+    while let Some(event) = within(events.message()).await.unwrap() {
+        found.push(event);
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_the_state_has_forgotten_are_in_each_members_archive() {
+    let cluster = Cluster::start(1).await;
+    let leader = cluster.leader().await;
+    let mut agent = Agent::connect(&cluster, leader, 7).await;
+    agent.opened().await;
+    let mut client = cluster.operator(leader).await;
+    for at in 0..EVENTS_MAX as u64 + 700 {
+        let length_ms = (at % 2 == 0).then_some(60_000);
+        let freeze =
+            v1::FreezeRequest { fleet: "shop".into(), length_ms, by: "test".into(), reason: at.to_string() };
+        let _ = within(client.freeze(freeze)).await.unwrap();
+    }
+    let remembered = told(&mut client, false).await;
+    assert_eq!(remembered.len(), EVENTS_MAX);
+    let mut all = Vec::new();
+    eventually("the archive has them all", async || {
+        all = told(&mut client, true).await;
+        all.iter().any(|event| event.kind == "enrolled")
+    })
+    .await;
+    assert!(all.len() > EVENTS_MAX + 700, "{}", all.len());
+    assert!(all.windows(2).all(|pair| pair[0].index <= pair[1].index), "in order, across both");
+    assert_eq!(all[all.len() - EVENTS_MAX..], remembered[..]);
     cluster.stop().await;
 }
 

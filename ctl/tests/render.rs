@@ -29,6 +29,7 @@ fn node(name: &str, app: &str) -> NodeView {
         foreign: Vec::new(),
         drained: false,
         assumed: None,
+        fences: Vec::new(),
         stale: Vec::new(),
         stale_wall_ms: None,
     }

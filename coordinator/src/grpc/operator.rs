@@ -104,7 +104,7 @@ impl OperatorService for Operators {
 
     async fn watch(&self, request: Request<v1::StatusRequest>) -> Answer<Self::WatchStream> {
         let request = request.into_inner();
-        let fleet = fleet(request.fleet)?;
+        let fleet = fleet(request.fleet.clone())?;
         let permit = self.stream()?;
         let (to, replies) = mpsc::channel(QUEUE);
         let shared = self.shared.clone();
@@ -262,15 +262,15 @@ impl OperatorService for Operators {
     type EventsStream = BoxStream<'static, Result<v1::Event, Status>>;
 
     async fn events(&self, request: Request<v1::EventsRequest>) -> Answer<Self::EventsStream> {
-        let request = request.into_inner();
-        let fleet = fleet(request.fleet)?;
+        let v1::EventsRequest { fleet: id, after_index, older, follow } = request.into_inner();
+        let fleet = fleet(id)?;
         let permit = self.stream()?;
         let reading = self.shared.read(Some(&fleet), Extras::NONE).await;
         self.shared.project(&fleet, &reading)?;
         let (to, events) = mpsc::channel(QUEUE);
         let shared = self.shared.clone();
         tokio::spawn(async move {
-            watch::events(shared, fleet, request.after_index, request.follow, to).await;
+            watch::events(shared, fleet, after_index, (older, follow), to).await;
             drop(permit);
         });
         Ok(Response::new(ReceiverStream::new(events).boxed()))

@@ -106,6 +106,13 @@ impl Flusher {
                 return;
             }
         }
+        // What nobody waits for: up to where the log is known to be committed.
+        if let Err(error) = self.disk.sync() {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the last writes did not reach the disk"
+            );
+        }
     }
 
     /// Commits a group in the order of its operations. On failure, those not acknowledged stay in the group.

@@ -57,11 +57,16 @@ struct Identity {
 impl Folder {
     /// Creates the folder if there is none, locks it, and checks its owner.
     pub(crate) fn open(path: &Path, cluster: &str, member: u64) -> Result<Folder, StoreError> {
+        let missing = path.ancestors().take_while(|folder| !folder.exists()).count();
         fs::create_dir_all(path).map_err(StoreError::io("create data folder", path))?;
         let lock = lock(path)?;
         let wanted = Identity { format: FORMAT, cluster: cluster.to_owned(), member };
         match read_identity(path)? {
-            None => write_durably(path, IDENTITY, &identity_text(&wanted, path)?)?,
+            None => {
+                // Before anything is in it: a folder whose own name a power cut takes away would begin again as a new one.
+                sync_parents(path, missing.max(1))?;
+                write_durably(path, IDENTITY, &identity_text(&wanted, path)?)?;
+            }
             Some(found) if found.format > FORMAT => {
                 let detail =
                     format!("format {} is from a later release, this one knows {FORMAT}", found.format);
@@ -100,6 +105,16 @@ pub(crate) fn damaged(path: &Path, damage: Damage) -> StoreError {
 /// Makes the names in a folder durable, after a file was created, renamed or removed in it.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync folder", path))
+}
+
+/// Makes a folder's own name durable, and the names of this many folders in all that it lies in.
+fn sync_parents(path: &Path, names: usize) -> Result<(), StoreError> {
+    let path = std::path::absolute(path).map_err(StoreError::io("find", path))?;
+    path.ancestors().skip(1).take(names).try_for_each(|folder| match sync_folder(folder) {
+        // What may not be read was made by somebody else, long before.
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    })
 }
 
 /// Writes a whole file so that after a crash either none of it or all of it is there.

@@ -112,7 +112,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
         let last_purged_log_id = self.inner.disk.get::<LogId>(Cell::Purged)?;
-        let last = self.inner.disk.entries(..).next_back().transpose()?.map(|entry| entry.log_id);
+        let last = self.inner.disk.last()?.map(|entry| entry.log_id);
         // A purge after a snapshot came in may lie beyond the end of the log.
         Ok(LogState { last_purged_log_id, last_log_id: last.max(last_purged_log_id) })
     }

@@ -2,15 +2,17 @@
 //!
 //! | part | where | why there |
 //! |---|---|---|
-//! | log, vote | sled, synced by `flusher` | group commit, ordered keys |
-//! | what was acknowledged | `marker` | notices when sled silently lost something |
-//! | snapshots | `snapshot` files | sled never syncs large values |
+//! | log, vote | redb, a transaction for each group of the `flusher` | whole transactions after a power cut, ordered keys |
+//! | what was acknowledged | `marker` | notices a database that is older than what was promised |
+//! | snapshots | `snapshot` files | written once, read as a whole, sent as they are |
+//! | events, for longer | sled, `archive` | many small writes that nobody waits for, and nobody misses |
 //! | state | memory, `machine` | built from the newest snapshot and the log |
 //!
 //! Architecture invariant: nothing is acknowledged, to a client or to another member, before it is on the disk; and what
 //! was acknowledged and is not there when the folder is opened again is an error that names the way out, never a silent
 //! start with less. No other module knows how anything is stored.
 
+mod archive;
 mod check;
 pub(crate) mod codec;
 mod disk;
@@ -20,10 +22,12 @@ mod folder;
 mod log;
 mod machine;
 mod marker;
+mod pending;
 mod snapshot;
 
 use std::{path::Path, sync::Arc};
 
+pub use archive::{ARCHIVE_EVENTS_MAX, Archive};
 pub use error::{Damage, StoreError};
 pub use log::LogStore;
 pub use machine::{Machine, SnapshotBuilder, StoreHandle};

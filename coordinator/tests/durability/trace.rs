@@ -48,7 +48,7 @@ impl Event {
 
 /// Names a file by what matters here.
 pub(super) fn short(path: &str) -> String {
-    let known = ["log/db", "marker", "snapshots", ".tmp"];
+    let known = ["log.redb", "marker", "snapshots", ".tmp"];
     let name = known.into_iter().find(|name| path.ends_with(name));
     name.unwrap_or(path).to_owned()
 }

@@ -23,6 +23,9 @@ pub struct Args {
     /// Go on with what happens
     #[arg(long, short)]
     follow: bool,
+    /// Also what the coordinators' state has forgotten: as much as the answering member has archived
+    #[arg(long)]
+    all: bool,
     /// Only events of this operation
     #[arg(long)]
     operation: Option<OperationId>,
@@ -75,8 +78,12 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
 
 /// Tells the events of one stream; `true` if something answered and came to an end.
 async fn stream(args: &Args, context: &Context, fleet: &FleetId, told: &mut Told) -> Result<bool> {
-    let request =
-        v1::EventsRequest { fleet: fleet.to_string(), after_index: told.after(), follow: args.follow };
+    let request = v1::EventsRequest {
+        fleet: fleet.to_string(),
+        after_index: told.after(),
+        follow: args.follow,
+        older: args.all,
+    };
     let opened = context.client.call(|mut stub| {
         let request = request.clone();
         async move { stub.events(request).await }

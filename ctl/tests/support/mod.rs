@@ -364,6 +364,14 @@ impl OperatorService for Service {
         Ok(Response::new(v1::AssumeStoppedReply {}))
     }
 
+    async fn fence(&self, _: Request<v1::FenceRequest>) -> Answer<v1::FenceReply> {
+        Ok(Response::new(v1::FenceReply {}))
+    }
+
+    async fn unfence(&self, _: Request<v1::UnfenceRequest>) -> Answer<v1::UnfenceReply> {
+        Ok(Response::new(v1::UnfenceReply {}))
+    }
+
     async fn force_release(&self, _: Request<v1::ForceReleaseRequest>) -> Answer<v1::ForceReleaseReply> {
         Ok(Response::new(v1::ForceReleaseReply { token: TOKEN + 1 }))
     }

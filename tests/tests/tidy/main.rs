@@ -140,7 +140,8 @@ fn the_programs_are_built_without_the_mutations() {
 
 #[test]
 fn storage_and_consensus_stay_behind_their_modules() {
-    let fences: [(&str, &[&str], &str); 2] = [
+    let fences: [(&str, &[&str], &str); 3] = [
+        ("redb", &["coordinator/src/store/"], "only coordinator/src/store names it: ask the store instead"),
         ("sled", &["coordinator/src/store/"], "only coordinator/src/store names it: ask the store instead"),
         (
             "openraft",

@@ -228,7 +228,7 @@ impl Play<'_> {
 }
 
 async fn events(client: &Client, fleet: &FleetId) -> Result<Vec<Event>> {
-    let request = v1::EventsRequest { fleet: fleet.to_string(), after_index: 0, follow: false };
+    let request = v1::EventsRequest { fleet: fleet.to_string(), after_index: 0, follow: false, older: false };
     let stream = client.call(|mut stub| {
         let request = request.clone();
         async move { stub.events(request).await }
