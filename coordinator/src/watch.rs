@@ -82,17 +82,8 @@ pub(crate) async fn events(
     (older, follow): (bool, bool),
     to: mpsc::Sender<Result<v1::Event, Status>>,
 ) {
-    while older {
-        let events = history::forgotten(&shared, &fleet, after).await;
-        if events.is_empty() {
-            break;
-        }
-        for event in events {
-            after = event.index;
-            if !offer(&to, Ok(event.into())).await {
-                return;
-            }
-        }
+    if older && !forgotten(&shared, &fleet, &mut after, &to).await {
+        return;
     }
     let mut applied = shared.raft.storage().applied();
     loop {
@@ -118,6 +109,27 @@ pub(crate) async fn events(
             }
             () = to.closed() => return,
             changed = applied.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Sends the events after an index that the state has forgotten; `false` if the client is gone.
+async fn forgotten(
+    shared: &Shared,
+    fleet: &FleetId,
+    after: &mut u64,
+    to: &mpsc::Sender<Result<v1::Event, Status>>,
+) -> bool {
+    loop {
+        let events = history::forgotten(shared, fleet, *after).await;
+        if events.is_empty() {
+            return true;
+        }
+        for event in events {
+            *after = event.index;
+            if !offer(to, Ok(event.into())).await {
+                return false;
+            }
         }
     }
 }

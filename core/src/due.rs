@@ -133,7 +133,8 @@ fn of_fences(
     for (name, node) in &fleet.nodes {
         for (covers, fence) in &node.fences {
             let other = choose(fleet, name, *covers, &heard).is_some_and(|(found, _)| found == *covers);
-            if !(fence.up && fence.holds) && !heard.contains(&fence.carrier) && other {
+            let carried = fence.up && fence.holds || heard.contains(&fence.carrier);
+            if other && !carried {
                 timers.push(Timer::Carry(name.clone(), *covers, heard.clone()));
             }
         }

@@ -101,8 +101,12 @@ impl Default for Compaction {
     }
 }
 
-/// The library's configuration.
-pub(crate) fn library_config(options: &RaftOptions) -> Result<Config, OpenError> {
+/// The library's configuration for a member with these options.
+///
+/// # Errors
+///
+/// When the library finds that the options cannot work together.
+pub fn library_config(options: &RaftOptions) -> Result<Config, OpenError> {
     let config = Config {
         cluster_name: options.cluster.clone(),
         heartbeat_interval: options.timing.heartbeat_ms,

@@ -26,7 +26,7 @@ pub mod types;
 mod wire;
 
 pub use cluster::HandOver;
-pub use config::{Compaction, RaftOptions, Timing};
+pub use config::{Compaction, RaftOptions, Timing, library_config};
 pub use error::{Member, OpenError, ProposeError, ReadError};
 pub use node::RaftNode;
 pub use service::RaftService;

@@ -33,6 +33,31 @@ openraft::declare_raft_types!(
         Node = openraft::BasicNode,
 );
 
+/// A type config that carries what [`TypeConfig`] carries, on any async runtime: the state machine is the same on all of them.
+pub trait SameTypes:
+    openraft::RaftTypeConfig<
+        D = soloist_core::Entry,
+        R = Response,
+        NodeId = u64,
+        Node = openraft::BasicNode,
+        LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>,
+        Entry = LogEntry,
+    >
+{
+}
+
+impl<C> SameTypes for C where
+    C: openraft::RaftTypeConfig<
+            D = soloist_core::Entry,
+            R = Response,
+            NodeId = u64,
+            Node = openraft::BasicNode,
+            LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>,
+            Entry = LogEntry,
+        >
+{
+}
+
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub(crate) type LogEntry = openraft::type_config::alias::EntryOf<TypeConfig>;

@@ -19,11 +19,10 @@ use tokio::sync::watch;
 use super::{
     codec::{decode, encode},
     error::{Damage, StoreError},
-    snapshot::SnapshotFiles,
+    folder::damaged,
+    snapshot::{SnapshotFiles, SnapshotPlace},
 };
-use crate::raft::types::{
-    Applied, LogEntry, LogId, Response, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
-};
+use crate::raft::types::{Applied, LogEntry, LogId, Response, Snapshot, SnapshotMeta, StoredMembership};
 
 /// Why a reader may rely on the state's lock.
 const POISONED: &str =
@@ -60,9 +59,9 @@ impl StoreHandle {
 
 /// The state machine that the consensus library feeds.
 #[derive(Debug)]
-pub struct Machine {
+pub struct Machine<P = SnapshotFiles> {
     shared: Arc<Shared>,
-    files: SnapshotFiles,
+    snapshots: P,
 }
 
 #[derive(Debug)]
@@ -102,23 +101,28 @@ impl Replica {
     }
 }
 
-impl Machine {
+impl<P: SnapshotPlace> Machine<P> {
     /// Builds the state from the newest snapshot. `purged` is where the log starts: the snapshot must reach that far.
-    pub(crate) fn open(files: SnapshotFiles, purged: Option<LogId>) -> Result<Machine, StoreError> {
-        let replica = match files.load()? {
+    ///
+    /// # Errors
+    ///
+    /// When the snapshot cannot be read, or does not reach that far.
+    pub fn open(snapshots: P, purged: Option<LogId>) -> Result<Machine<P>, StoreError> {
+        let replica = match snapshots.load()? {
             None => Replica::default(),
             Some(snapshot) => decode_replica(&snapshot.meta, &snapshot.snapshot).map_err(|error| {
-                files.damaged(Damage::Record { record: format!("state in the newest snapshot ({error})") })
+                let record = format!("state in the newest snapshot ({error})");
+                damaged(snapshots.path(), Damage::Record { record })
             })?,
         };
         if let Some(purged) = purged
             && replica.last.is_none_or(|last| last < purged)
         {
             let found = replica.last.map_or("nothing".to_owned(), |last| format!("entries up to {last}"));
-            return Err(files.damaged(Damage::LostSnapshot { purged: purged.index, found }));
+            return Err(damaged(snapshots.path(), Damage::LostSnapshot { purged: purged.index, found }));
         }
         let applied = watch::Sender::new(replica.index());
-        Ok(Machine { shared: Arc::new(Shared { replica: RwLock::new(replica), applied }), files })
+        Ok(Machine { shared: Arc::new(Shared { replica: RwLock::new(replica), applied }), snapshots })
     }
 
     /// Read access to the state.
@@ -127,9 +131,9 @@ impl Machine {
     }
 }
 
-impl RaftStateMachine<TypeConfig> for Machine {
+impl<P: SnapshotPlace> RaftStateMachine<P::Config> for Machine<P> {
     type SnapshotData = Vec<u8>;
-    type SnapshotBuilder = SnapshotBuilder;
+    type SnapshotBuilder = SnapshotBuilder<P>;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         let replica = self.shared.replica.read().expect(POISONED);
@@ -138,7 +142,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
     where
-        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+        S: Stream<Item = Result<EntryResponder<P::Config>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let response = self.shared.replica.write().expect(POISONED).apply(&entry);
@@ -151,17 +155,17 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder<P> {
         // A copy, so that entries go on being applied while it is encoded and written.
         let replica = Arc::new(self.shared.replica.read().expect(POISONED).clone());
-        SnapshotBuilder { replica, files: self.files.clone() }
+        SnapshotBuilder { replica, snapshots: self.snapshots.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Vec<u8>) -> Result<(), io::Error> {
         // Decoded first: one that cannot be read must not replace one that can.
         let replica = decode_replica(meta, &snapshot)?;
-        let (files, meta) = (self.files.clone(), meta.clone());
-        blocking(move || files.save(&meta, &snapshot)).await?;
+        let meta = meta.clone();
+        self.snapshots.run(move |snapshots| snapshots.save(&meta, &snapshot)).await?;
         let index = replica.index();
         *self.shared.replica.write().expect(POISONED) = replica;
         self.shared.applied.send_replace(index);
@@ -169,40 +173,34 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let files = self.files.clone();
-        blocking(move || Ok(files.load()?)).await
+        self.snapshots.run(|snapshots| Ok(snapshots.load()?)).await
     }
 }
 
 /// Writes one snapshot, of the state at the moment this was made.
 #[derive(Debug)]
-pub struct SnapshotBuilder {
+pub struct SnapshotBuilder<P = SnapshotFiles> {
     replica: Arc<Replica>,
-    files: SnapshotFiles,
+    snapshots: P,
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+impl<P: SnapshotPlace> RaftSnapshotBuilder<P::Config> for SnapshotBuilder<P> {
     type SnapshotData = Vec<u8>;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let (replica, files) = (self.replica.clone(), self.files.clone());
-        blocking(move || {
+        let replica = self.replica.clone();
+        let work = move |snapshots: &P| {
             let last_membership = replica.membership.clone();
             let meta = SnapshotMeta { last_log_id: replica.last, last_membership };
             let state = encode(&replica.state)?;
-            files.save(&meta, &state)?;
+            snapshots.save(&meta, &state)?;
             Ok(Snapshot { meta, snapshot: state })
-        })
-        .await
+        };
+        self.snapshots.run(work).await
     }
 }
 
 fn decode_replica(meta: &SnapshotMeta, state: &[u8]) -> io::Result<Replica> {
     let (last, membership) = (meta.last_log_id, meta.last_membership.clone());
     Ok(Replica { last, membership, state: decode(state)? })
-}
-
-/// Runs file work where it may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -31,6 +31,7 @@ pub use archive::{ARCHIVE_EVENTS_MAX, Archive};
 pub use error::{Damage, StoreError};
 pub use log::LogStore;
 pub use machine::{Machine, SnapshotBuilder, StoreHandle};
+pub use snapshot::{SnapshotFiles, SnapshotPlace};
 use tokio::sync::watch;
 
 pub(crate) use disk::MAX_COMMAND_BYTES;

@@ -5,7 +5,10 @@
 //! ```
 
 use std::{
-    fs, io,
+    fmt::Debug,
+    fs,
+    future::Future,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -15,7 +18,7 @@ use super::{
     error::{Damage, StoreError},
     folder::{Folder, damaged, sync_folder, write_durably},
 };
-use crate::raft::types::{Snapshot, SnapshotMeta};
+use crate::raft::types::{SameTypes, Snapshot, SnapshotMeta, TypeConfig};
 
 /// The largest snapshot a member accepts, in bytes. A fleet's state is a few megabytes; more than this is a mistake, and
 /// it is held in memory while it is sent and received.
@@ -26,9 +29,41 @@ const SUFFIX: &str = ".snapshot";
 const MAGIC: &[u8; 8] = b"SOLOSNP1";
 const HEADER_BYTES: usize = 8 + 4 + 8 + 8;
 
+/// Where a state machine keeps its snapshots. Clones share it.
+///
+/// A member has its data folder, [`SnapshotFiles`]; a simulated member has a simulated disk, and a runtime of its own.
+pub trait SnapshotPlace: Debug + Clone + Send + Sync + 'static {
+    /// What the consensus library runs the state machine with.
+    type Config: SameTypes;
+
+    /// Stores a snapshot so that it survives a power cut, and removes the older ones. One that is older than the newest
+    /// stored is dropped. May block.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written.
+    fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()>;
+
+    /// Reads the newest snapshot. May block.
+    ///
+    /// # Errors
+    ///
+    /// When it is damaged or cannot be read. Older ones are gone, and so is the log they need.
+    fn load(&self) -> Result<Option<Snapshot>, StoreError>;
+
+    /// The data folder, for errors about it.
+    fn path(&self) -> &Path;
+
+    /// Does work with these snapshots where it may block.
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> impl Future<Output = io::Result<T>> + Send;
+}
+
 /// The folder of snapshots. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct SnapshotFiles {
+pub struct SnapshotFiles {
     path: PathBuf,
     folder: Arc<Folder>,
     /// One writer at a time: a snapshot that is built and one that comes in may meet.
@@ -48,40 +83,6 @@ impl SnapshotFiles {
         Ok(files)
     }
 
-    /// Stores a snapshot and removes the older ones. One that is older than the newest stored is dropped.
-    pub(crate) fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Names sort like what the snapshots cover: one index has one content, whoever was leader.
-        let name = format!("{:020}{SUFFIX}", meta.last_log_id.map_or(0, |last| last.index));
-        let stored = self.stored()?;
-        if stored.last().is_some_and(|newest| *newest > name) {
-            return Ok(());
-        }
-        write_durably(&self.path, &name, &to_file(meta, state)?)?;
-        for older in stored.iter().filter(|stored| **stored < name) {
-            remove(&self.path.join(older))?;
-        }
-        Ok(())
-    }
-
-    /// Reads the newest snapshot. A damaged one is an error: older ones are gone, and so is the log they need.
-    pub(crate) fn load(&self) -> Result<Option<Snapshot>, StoreError> {
-        // Not while one is written: the newest by name could be removed between the listing and the reading.
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(name) = self.stored()?.pop() else { return Ok(None) };
-        let path = self.path.join(&name);
-        let content = fs::read(&path).map_err(StoreError::io("read", &path))?;
-        match from_file(&content) {
-            Some(snapshot) => Ok(Some(snapshot)),
-            None => Err(self.damaged(Damage::Record { record: format!("{FOLDER}/{name}") })),
-        }
-    }
-
-    /// An error about the data folder these snapshots are in.
-    pub(crate) fn damaged(&self, damage: Damage) -> StoreError {
-        damaged(self.folder.path(), damage)
-    }
-
     /// The names of whole snapshots, the newest last.
     fn stored(&self) -> Result<Vec<String>, StoreError> {
         let mut names = self.names()?;
@@ -97,6 +98,49 @@ impl SnapshotFiles {
                 .collect()
         };
         list().map_err(StoreError::io("list folder", &self.path))
+    }
+}
+
+impl SnapshotPlace for SnapshotFiles {
+    type Config = TypeConfig;
+
+    fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Names sort like what the snapshots cover: one index has one content, whoever was leader.
+        let name = format!("{:020}{SUFFIX}", meta.last_log_id.map_or(0, |last| last.index));
+        let stored = self.stored()?;
+        if stored.last().is_some_and(|newest| *newest > name) {
+            return Ok(());
+        }
+        write_durably(&self.path, &name, &to_file(meta, state)?)?;
+        for older in stored.iter().filter(|stored| **stored < name) {
+            remove(&self.path.join(older))?;
+        }
+        Ok(())
+    }
+
+    fn load(&self) -> Result<Option<Snapshot>, StoreError> {
+        // Not while one is written: the newest by name could be removed between the listing and the reading.
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(name) = self.stored()?.pop() else { return Ok(None) };
+        let path = self.path.join(&name);
+        let content = fs::read(&path).map_err(StoreError::io("read", &path))?;
+        match from_file(&content) {
+            Some(snapshot) => Ok(Some(snapshot)),
+            None => Err(damaged(self.path(), Damage::Record { record: format!("{FOLDER}/{name}") })),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let files = self.clone();
+        tokio::task::spawn_blocking(move || work(&files)).await.map_err(io::Error::other)?
     }
 }
 

@@ -145,7 +145,7 @@ fn storage_and_consensus_stay_behind_their_modules() {
         ("sled", &["coordinator/src/store/"], "only coordinator/src/store names it: ask the store instead"),
         (
             "openraft",
-            &["coordinator/src/store/", "coordinator/src/raft/", "coordinator/tests/"],
+            &["coordinator/src/store/", "coordinator/src/raft/", "coordinator/tests/", "tests/tests/raft/"],
             "only coordinator/src/raft and coordinator/src/store name it: ask RaftNode instead",
         ),
     ];
