@@ -7,7 +7,7 @@
 //!                              Blocked ──abort──► Aborting ──► Aborted
 //! ```
 
-use crate::apply::gone::left_out;
+use crate::apply::gone::{left_out, unfit};
 use crate::assign::renumber;
 use crate::assignment::AppState;
 use crate::condition::{Condition, condition, standing};
@@ -110,15 +110,8 @@ pub(crate) fn begin(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mut
         }
     };
     let left_out = left_out(fleet, &operation);
-    if let Some((node, why)) = left_out.iter().find(|(node, _)| solo.as_ref() == Some(*node)) {
-        let why = format!("{node} is {why}; choose another node");
+    if let Some(why) = solo.as_ref().and_then(|solo| unfit(fleet, solo, &left_out)) {
         close(fleet, id, Status::Aborted(why), now, journal);
-        return;
-    }
-    if let Some(solo) =
-        solo.as_ref().filter(|solo| fleet.nodes.get(solo).is_some_and(|node| !node.fences.is_empty()))
-    {
-        close(fleet, id, Status::Aborted(format!("{solo} is fenced; choose another node")), now, journal);
         return;
     }
     let token = Token(now.index);

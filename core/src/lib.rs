@@ -13,6 +13,7 @@ pub mod apply;
 pub mod assign;
 pub mod assignment;
 pub mod check;
+mod choices;
 pub mod command;
 pub mod condition;
 pub mod due;

@@ -94,6 +94,13 @@ pub(crate) fn left_out(fleet: &Fleet, operation: &Operation) -> BTreeMap<NodeId,
     fleet.nodes.iter().filter_map(|(name, node)| Some((name.clone(), reason(node)?))).collect()
 }
 
+/// Why a node cannot be the one that an operation runs on.
+pub(crate) fn unfit(fleet: &Fleet, solo: &NodeId, left_out: &BTreeMap<NodeId, String>) -> Option<String> {
+    let fenced = fleet.nodes.get(solo).is_some_and(|node| !node.fences.is_empty());
+    let why = left_out.get(solo).cloned().or_else(|| fenced.then(|| "fenced".to_owned()))?;
+    Some(format!("{solo} is {why}; choose another node"))
+}
+
 fn why(by: &str, reason: &str) -> String {
     format!("assumed to be stopped{}", words(by, reason))
 }

@@ -51,7 +51,9 @@ fn roles(world: &World) {
         "own=soloist",
         "previous=noco",
     ];
-    names.iter().for_each(|name| drop(command.args(["-v", name])));
+    for name in names {
+        command.args(["-v", name]);
+    }
     let output = command.args(["-f", script]).output().expect("psql can be run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
