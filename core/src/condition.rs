@@ -128,10 +128,12 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
     match step {
         Step::Reachable { nodes, absent_ok } => {
             let began = operation.began.unwrap_or_default();
+            let leaves = matches!(operation.request, Request::Remove { .. });
             let reached = |name: &NodeId| {
-                fleet
-                    .agent(name)
-                    .is_some_and(|node| answers(node, began) || node.assumed.is_some() && !absent_ok)
+                fleet.agent(name).is_some_and(|node| {
+                    let off = node.assumed.is_some() || leaves && is_out(fleet, operation, node);
+                    answers(node, began) || off && !absent_ok
+                })
             };
             let missing: Vec<&NodeId> = nodes.iter().filter(left).filter(|name| !reached(name)).collect();
             if missing.is_empty() && nodes.iter().any(|name| operation.takes_part(name)) {

@@ -10,7 +10,7 @@ use crate::event::EventKind;
 use crate::fence::{Covers, Fence, FenceSeen, choose, needed, why_out};
 use crate::ids::{FleetId, Generation, NodeId};
 use crate::journal::Journal;
-use crate::operation::{Course, Operation};
+use crate::operation::{Course, Operation, Request};
 use crate::reject::Rejection;
 use crate::rule::Rule;
 use crate::state::{Fleet, Node};
@@ -165,7 +165,11 @@ pub(super) fn settle(fleet: &mut Fleet, now: Now, journal: &mut Journal) {
         return;
     }
     let lock = fleet.lock.holder().cloned();
-    if let Some(operation) = fleet.current().filter(|operation| operation.course == Course::Forward) {
+    // A node that leaves is waited for until nothing is left of it, its fence included.
+    let leaves_out = |operation: &&Operation| {
+        operation.course == Course::Forward && !matches!(operation.request, Request::Remove { .. })
+    };
+    if let Some(operation) = fleet.current().filter(leaves_out) {
         let out = fleet
             .nodes
             .iter()

@@ -86,7 +86,7 @@ pub(crate) fn left_out(fleet: &Fleet, operation: &Operation) -> BTreeMap<NodeId,
     let assumed = |node: &Node| node.assumed.as_ref().map(|assumed| why(&assumed.by, &assumed.reason));
     let reason = |node: &Node| match operation.request {
         Request::Remove { .. } => None,
-        Request::Start { .. } => (!node.fences.is_empty()).then(|| "it is fenced".to_owned()),
+        Request::Start { .. } => (!node.fences.is_empty()).then(|| "fenced".to_owned()),
         _ => {
             assumed(node).or_else(|| why_out(fleet, operation, node).filter(|_| node.stop_evidence.is_none()))
         }
