@@ -85,7 +85,7 @@ fn break_glass(config: &Config, what: BreakGlass) -> Result<String, String> {
     let cannot = |error: std::io::Error| format!("{}: {error}", data_dir.display());
     let host = Host { boot_id: config.boot_id_file.clone(), ..Host::default() };
     let boot = || host.boot_id().map_err(|error| format!("which boot this is cannot be read: {error}"));
-    let (reason, hand) = match what {
+    let (reason, hand, confirm) = match what {
         BreakGlass::Traffic { what: Switch::Off, .. } => {
             let broken = glass::mend(data_dir).map_err(cannot)?;
             let text = if broken { "the agent follows the coordinators again" } else { "the glass is whole" };
@@ -97,12 +97,9 @@ fn break_glass(config: &Config, what: BreakGlass) -> Result<String, String> {
                 if taken { "the coordinators decide about the app again" } else { "nobody else decides" };
             return Ok(text.into());
         }
-        BreakGlass::Traffic { what: Switch::On, reason } => (reason, None),
-        BreakGlass::Start { reason, confirm } => {
-            is_sure(config, &boot()?, confirm.as_deref())?;
-            (reason, Some(Hand::Start))
-        }
-        BreakGlass::Stop { reason } => (reason, Some(Hand::Stop)),
+        BreakGlass::Traffic { what: Switch::On, reason } => (reason, None, None),
+        BreakGlass::Start { reason, confirm } => (reason, Some(Hand::Start), confirm),
+        BreakGlass::Stop { reason } => (reason, Some(Hand::Stop), None),
     };
     if reason.trim().is_empty() {
         return Err("say why, with --reason: those who come later must know".into());
@@ -115,6 +112,9 @@ fn break_glass(config: &Config, what: BreakGlass) -> Result<String, String> {
     }
     if hand.is_some() && config.role() == Role::Balancer {
         return Err("this agent steers a load balancer: there is no app to start or stop".into());
+    }
+    if hand == Some(Hand::Start) {
+        is_sure(config, &boot()?, confirm.as_deref())?;
     }
     let glass = glass::Glass::now(&reason);
     match hand {

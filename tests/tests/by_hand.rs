@@ -53,7 +53,12 @@ fn without_coordinators_somebody_starts_an_app_after_a_power_cut() {
 
     let silent = break_glass(&fleet, 0, &["start"]);
     assert!(!silent.status.success() && text(&silent).contains("--reason"), "{silent:?}");
-    let done = break_glass(&fleet, 0, &["start", "--reason", "no quorum for hours"]);
+    // Since the power came back nobody has said that it may run: whoever starts it says that they looked.
+    let unsure = break_glass(&fleet, 0, &["start", "--reason", "no quorum for hours"]);
+    assert!(!unsure.status.success() && text(&unsure).contains("--confirm node-1"), "{unsure:?}");
+    assert!(marked(&fleet.marker(0)).is_empty(), "nothing was started");
+    let sure = ["start", "--reason", "no quorum for hours", "--confirm", "node-1"];
+    let done = break_glass(&fleet, 0, &sure);
     assert!(done.status.success() && text(&done).contains("started by hand"), "{done:?}");
     until("the app", Duration::from_secs(30), || fleet.logs(), || serves(&fleet, 0).then_some(()));
     // It is kept running.
