@@ -43,7 +43,7 @@ pub(crate) fn first_start(world: &mut World) {
 
 fn compare_with_single_install(world: &World) {
     world.lab_run(&world.server.create("single"));
-    let (lab, port) = (world.lab.display(), 13098 + world.server.offset());
+    let (lab, port) = (world.lab.display(), 13098 + world.server.offset);
     let env = world.by_hand(port, "single");
     world.lab_run(&format!(
         "lab_node_folder '{lab}/nodes/node-1/current' '{lab}/single' && lab_env_file '{lab}/single/.env' '{lab}/single-fleet' {env} && \
@@ -112,7 +112,8 @@ pub(crate) fn plugin_under_load(world: &mut World) {
 pub(crate) fn holders(world: &mut World) {
     world.ensure_whole();
     let from = last_index(world);
-    let url = "http://127.0.0.1:$((13200 + ${SOLOIST_SOLO_NODE#node-}))/api/app:getInfo";
+    let first = 13000 + world.server.offset;
+    let url = format!("http://127.0.0.1:$(({first} + ${{SOLOIST_SOLO_NODE#node-}}))/api/app:getInfo");
     let script = format!("test -n \"$SOLOIST_FENCING_TOKEN\" && sleep 2 && curl -sf {url}");
     let output = world
         .cli
@@ -320,7 +321,7 @@ pub(crate) fn counter_example(world: &mut World) {
     }
     world.lab_run(&world.server.create("crowd"));
     let lab = world.lab.display().to_string();
-    let port = |at: usize| 13280 + u16::try_from(at).expect("few nodes");
+    let port = |at: usize| 13080 + world.server.offset + u16::try_from(at).expect("few nodes");
     for at in 1..=NODES {
         let env = world.by_hand(port(at), "crowd");
         world.lab_run(&format!(

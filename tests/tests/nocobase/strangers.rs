@@ -19,7 +19,7 @@ pub(crate) fn by_hand(world: &mut World) {
     let mut by_hand = Command::new(yarn)
         .arg("start")
         .current_dir(&folder)
-        .env("APP_PORT", "13297")
+        .env("APP_PORT", (13097 + world.server.offset).to_string())
         .env("SOCKET_PATH", own.join("gateway.sock"))
         .env("PM2_HOME", own.join("pm2"))
         .env("SOLOIST_TEST_BY_HAND", "1")

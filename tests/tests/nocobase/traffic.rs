@@ -63,7 +63,7 @@ pub(crate) fn in_front(world: &mut World, kind: Kind) -> Balancer {
     world.ensure_whole();
     let nodes = (0..NODES).map(|at| (world.app_port(at), world.agent_port(at))).collect();
     let behind = Behind {
-        fleet: world.server.fleet().into(),
+        fleet: world.server.fleet.into(),
         coordinators: world.cli.endpoints.split(',').map(str::to_owned).collect(),
         nodes,
     };

@@ -63,12 +63,11 @@ impl World {
             .to_owned();
         let cache =
             std::env::var_os("SOLOIST_NOCOBASE_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from);
-        let lab = root.join(".cache").join(server.folder());
+        let lab = root.join(".cache").join(server.folder);
         let endpoints: Vec<String> =
-            (1..=3).map(|at| format!("127.0.0.1:{}", 7400 + server.offset() + at)).collect();
-        let cli =
-            Cli { program: bin("soloist"), endpoints: endpoints.join(","), fleet: server.fleet().into() };
-        let agents: Vec<u16> = (1..=3).map(|at| 7410 + server.offset() + at).collect();
+            (1..=3).map(|at| format!("127.0.0.1:{}", 7400 + server.offset + at)).collect();
+        let cli = Cli { program: bin("soloist"), endpoints: endpoints.join(","), fleet: server.fleet.into() };
+        let agents: Vec<u16> = (1..=3).map(|at| 7410 + server.offset + at).collect();
         let mut world = Self {
             server,
             lab,
@@ -91,10 +90,10 @@ impl World {
 
     fn quickstart(&self, args: &[&str]) {
         let folder = bin("soloist").parent().expect("programs lie in a folder").to_owned();
-        let (server, offset) = (self.server, self.server.offset().to_string());
+        let (server, offset) = (self.server, self.server.offset.to_string());
         let status = Command::new(self.root.join("deploy/quickstart.sh"))
             .args(args)
-            .args(["--version", VERSION, "--database", server.name(), "--fleet", server.fleet()])
+            .args(["--version", VERSION, "--database", server.name(), "--fleet", server.fleet])
             .args(["--port-offset", &offset, "--dir"])
             .arg(&self.lab)
             .arg("--cache")
@@ -138,7 +137,7 @@ impl World {
 
     /// Starts both witnesses.
     pub(crate) fn begin(&mut self) {
-        let (fleet, lab) = (self.server.fleet(), self.lab.join("nodes").to_string_lossy().into_owned());
+        let (fleet, lab) = (self.server.fleet, self.lab.join("nodes").to_string_lossy().into_owned());
         let options = MonitorOptions::new(is_nocobase).labelled(move |process| label(process, fleet, &lab));
         self.monitor = Some(Monitor::start(options).expect("the process table can be watched"));
         let witness = DatabaseWitness::start(self.server.witness());
@@ -165,12 +164,12 @@ impl World {
 
     /// A node's app port, by node number less one.
     pub(crate) fn app_port(&self, at: usize) -> u16 {
-        13001 + self.server.offset() + u16::try_from(at).expect("few nodes")
+        13001 + self.server.offset + u16::try_from(at).expect("few nodes")
     }
 
     /// A node's agent's HTTP port.
     pub(crate) fn agent_port(&self, at: usize) -> u16 {
-        7411 + self.server.offset() + u16::try_from(at).expect("few nodes")
+        7411 + self.server.offset + u16::try_from(at).expect("few nodes")
     }
 
     /// Starts what is missing of coordinators.
@@ -250,7 +249,7 @@ impl World {
 
     /// Settings of a node by hand, for the lab's `lab_env_file`.
     pub(crate) fn by_hand(&self, port: u16, database: &str) -> String {
-        let (server, redis) = (self.server, 56379 + self.server.offset());
+        let (server, redis) = (self.server, 56379 + self.server.offset);
         format!(
             "APP_PORT={port} DB_DIALECT={} DB_PORT={} DB_DATABASE={database} REDIS_PORT={redis}",
             server.name(),
@@ -294,7 +293,7 @@ impl World {
 
     /// The entry in the environment of every process of a node's app.
     pub(crate) fn marker(&self, at: usize) -> String {
-        format!("SOLOIST_NODE={}/node-{}", self.server.fleet(), at + 1)
+        format!("SOLOIST_NODE={}/node-{}", self.server.fleet, at + 1)
     }
 
     /// As a power cut: everything of Soloist and every app is killed at once, and the boot id changes.
