@@ -110,9 +110,9 @@ fn main() -> ExitCode {
     let began = Instant::now();
     // Nothing new begins in any lane once a scenario has failed.
     let ended = AtomicBool::new(false);
+    // What is fetched and installed is shared: one after the other.
+    let prepared = Mutex::new(());
     let counts: Vec<Count> = thread::scope(|scope| {
-        // What is fetched and installed is shared: one after the other.
-        let prepared = Mutex::new(());
         let (ended, prepared, chosen) = (&ended, &prepared, &chosen);
         let lanes = LANES.map(|lane| scope.spawn(move || run_lane(lane, chosen, prepared, ended)));
         lanes.map(|lane| lane.join().unwrap_or(Count { passed: 0, failed: 1 })).into()
