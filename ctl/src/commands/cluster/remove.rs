@@ -34,10 +34,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<()> {
         given.map(|id| id.to_string()).as_deref(),
     )?;
     let request = v1::RemoveMemberRequest { member: id, forwarded: false };
-    let done = context.client.call_cluster(|mut stub| {
-        let request = request.clone();
-        async move { stub.remove_member(request).await }
-    });
+    let done = context.client.call_cluster(|mut stub| async move { stub.remove_member(request).await });
     let _ = done.await?;
     let value = serde_json::json!({ "member": id, "removed": true });
     context.ui.data(&value, || format!("member {id} is removed: stop its coordinator\n"))?;

@@ -13,10 +13,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<()> {
     let request = v1::TransferLeaderRequest { member: args.id.unwrap_or(0), forwarded: false };
-    let done = context.client.call_cluster(|mut stub| {
-        let request = request.clone();
-        async move { stub.transfer_leader(request).await }
-    });
+    let done = context.client.call_cluster(|mut stub| async move { stub.transfer_leader(request).await });
     let v1::TransferLeaderReply { member } = done.await?;
     let value = serde_json::json!({ "leader": member });
     context.ui.data(&value, || format!("member {member} leads\n"))
