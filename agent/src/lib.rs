@@ -4,6 +4,7 @@ pub mod agent;
 pub mod backup;
 pub mod balancer;
 pub mod config;
+pub mod coordinators;
 pub mod driver;
 pub mod ending;
 pub mod fence;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::balancer::{Balancer, BalancerConfig};
 use crate::config::Config;
+use crate::coordinators::Coordinators;
 use crate::driver::{ProcessDriver, ProcessDriverOptions};
 use crate::fence::Carrier;
 use crate::host::Host;
@@ -77,7 +79,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let ledger = if loaded == Loaded::Fresh { "new" } else { "found" };
     tracing::info!(fleet = %config.fleet, node = %config.node, role = ?config.role(), ledger, "agent runs");
     let going = stop.child_token();
-    let (wires, lines) = Wires::new(&config, Listeners { http: listener, page }, registration, &going);
+    let listeners = Listeners { http: listener, page };
+    let (wires, lines) = Wires::new(&config, folder.path(), listeners, registration, &going);
     let result = match (config.app.clone(), config.balancer.clone()) {
         (Some(app), _) => run_app(config, app, host, &folder, membership, lines, going.clone()).await,
         (None, Some(balancer)) => run_balancer(config, &balancer, membership, lines, going.clone()).await,
@@ -127,6 +130,7 @@ struct Wires {
 impl Wires {
     fn new(
         config: &Config,
+        folder: &Path,
         listeners: Listeners,
         registration: watch::Receiver<Registration>,
         going: &CancellationToken,
@@ -137,7 +141,7 @@ impl Wires {
         let asks = Arc::new(Asks::default());
         let fences = Carrier::new(&config.fences, &config.fleet, &config.node, going.clone());
         let identity = Identity { fleet: config.fleet.clone(), node: config.node.clone() };
-        let coordinators = config.coordinators.clone();
+        let coordinators = Coordinators::open(folder, &config.coordinators);
         let (told, told_in) = watch::channel(Told::default());
         let session =
             session::keep(identity, coordinators, registration, outgoing_in, news_out, told, going.clone());

@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
+use crate::coordinators::{Candidate, Coordinators};
 use crate::page::Told;
 
 /// How long a connection may take to come about.
@@ -117,25 +118,30 @@ pub struct Identity {
 /// Keeps a session up until told to stop: with the member that works, else the next one.
 pub async fn keep(
     identity: Identity,
-    coordinators: Vec<String>,
+    mut coordinators: Coordinators,
     registration: watch::Receiver<Registration>,
     outgoing: watch::Receiver<Outgoing>,
     news: mpsc::Sender<News>,
     told: watch::Sender<Told>,
     stop: CancellationToken,
 ) {
-    let mut at = usize::from(rand::random::<u8>()) % coordinators.len().max(1);
+    let mut at = usize::from(rand::random::<u8>()) % coordinators.candidates().len().max(1);
     let mut failures: u32 = 0;
     while !stop.is_cancelled() {
-        let Some(address) = coordinators.get(at % coordinators.len().max(1)) else { return };
+        let mut candidates = coordinators.candidates();
+        if candidates.is_empty() {
+            return;
+        }
+        let Candidate { address, cluster } = candidates.swap_remove(at % candidates.len());
         let greeting = Greeting {
             fleet: identity.fleet.clone(),
             node: identity.node.clone(),
             registration: registration.borrow().clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster,
         };
         let began = Instant::now();
-        let session = run(address, greeting, outgoing.clone(), &news, &told);
+        let session = run(&address, greeting, &mut coordinators, outgoing.clone(), &news, &told);
         let why = tokio::select! {
             why = session => why,
             () = stop.cancelled() => return,
@@ -159,6 +165,7 @@ pub async fn keep(
 async fn run(
     address: &str,
     greeting: Greeting,
+    coordinators: &mut Coordinators,
     mut outgoing: watch::Receiver<Outgoing>,
     news: &mpsc::Sender<News>,
     told_users: &watch::Sender<Told>,
@@ -195,6 +202,7 @@ async fn run(
     let mut listed: Option<v1::Inventory> = None;
     let mut told: Option<Instant> = None;
     let mut wanted = 0;
+    let mut cluster = String::new();
     loop {
         // Cancel-safe: a watch, a stream and an interval lose nothing when another arm wins.
         tokio::select! {
@@ -208,6 +216,7 @@ async fn run(
                 let item = match message {
                     Some(Message::Registered(message)) => {
                         registered = true;
+                        cluster = message.cluster;
                         outgoing.mark_changed();
                         News::Registered { floor: Generation(message.floor), member: message.member }
                     }
@@ -220,6 +229,7 @@ async fn run(
                         News::Acked(message.sequence)
                     }
                     Some(Message::Contact(contact)) => {
+                        coordinators.learn(&cluster, contact.coordinators);
                         if contact.facts_wanted > wanted {
                             wanted = contact.facts_wanted;
                             if news.send(News::FactsWanted(wanted)).await.is_err() {

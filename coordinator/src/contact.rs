@@ -21,7 +21,10 @@ use soloist_core::{
     preflight::NodeFacts,
     time::Millis,
 };
-use soloist_proto::{errors::Problem, v1};
+use soloist_proto::{
+    errors::{Problem, REMOVED},
+    v1,
+};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -290,8 +293,16 @@ fn readable(news: &v1::FactsNews) -> bool {
 
 /// Tells the leader what is heard, until the coordinator stops.
 pub(crate) async fn telling(shared: Arc<Shared>) {
+    let mut removed = false;
     loop {
-        tell(&shared).await;
+        let told = tell(&shared).await;
+        let again = matches!(&told, Err(problem) if problem.reason == REMOVED);
+        if again && !removed {
+            tracing::error!(
+                "this member was removed from the cluster: stop it; to come back it needs an empty data folder and another id"
+            );
+        }
+        removed = again;
         let wait = async {
             sleep(PAUSE).await;
             // Without news, the rest of a beat.
@@ -305,7 +316,8 @@ pub(crate) async fn telling(shared: Arc<Shared>) {
     }
 }
 
-async fn tell(shared: &Shared) {
+async fn tell(shared: &Shared) -> Result<(), Problem> {
+    let mut result = Ok(());
     let news = shared.hearing.take(shared.clock.elapsed());
     let mut parts: Vec<&[News]> = news.chunks(NODES_PER_MESSAGE).collect();
     if parts.is_empty() {
@@ -318,9 +330,11 @@ async fn tell(shared: &Shared) {
             Err(problem) => {
                 tracing::debug!(problem = %problem, "the leader was not told who was heard");
                 shared.hearing.put_back(part);
+                result = Err(problem);
             }
         }
     }
+    result
 }
 
 async fn tell_part(shared: &Shared, part: &[News]) -> Result<(u64, Vec<v1::NodeGeneration>), Problem> {

@@ -15,13 +15,12 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use soloist_core::{
-    Command, Entry,
-    command::FEATURE_LEVEL,
+    Command, Entry, State,
     due::{due, witness},
     time::{LeaderClock, Time},
 };
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -38,6 +37,8 @@ const PROPOSALS_MAX: usize = 64;
 pub(crate) struct Leadership {
     seat: Mutex<Seat>,
     promoted: watch::Sender<Option<u64>>,
+    /// Told when this member is the first leader of a new cluster.
+    founded: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +49,7 @@ struct Seat {
 
 impl Leadership {
     pub(crate) fn new() -> Leadership {
-        Leadership { seat: Mutex::default(), promoted: watch::Sender::new(None) }
+        Leadership { seat: Mutex::default(), promoted: watch::Sender::new(None), founded: Notify::new() }
     }
 
     fn seat(&self) -> std::sync::MutexGuard<'_, Seat> {
@@ -79,6 +80,11 @@ impl Leadership {
             }
         };
         timeout(deadline, wait).await.ok().flatten()
+    }
+
+    /// Returns if this member was the first to lead, in a cluster in which nothing was decided before.
+    pub(crate) async fn founded(&self) {
+        self.founded.notified().await;
     }
 
     fn demote(&self) {
@@ -132,8 +138,11 @@ async fn tick(shared: &Shared) {
 /// Has the promotion of this member applied. It is the one entry that is stamped with the time where the state stands.
 async fn promote(shared: &Shared, term: u64) -> bool {
     let command = Command::Promote { member: shared.raft.id() };
-    let time = shared.raft.storage().read(|state, _| state.now);
-    let entry = Entry { time, wall_ms: shared.clock.wall_ms(), feature_level: FEATURE_LEVEL, command };
+    let (time, feature_level, new) = shared
+        .raft
+        .storage()
+        .read(|state, _| (state.now, state.stamp_level(&command), *state == State::default()));
+    let entry = Entry { time, wall_ms: shared.clock.wall_ms(), feature_level, command };
     if let Err(error) = shared.raft.propose(entry).await {
         tracing::debug!(%error, term, "not promoted yet");
         return false;
@@ -147,6 +156,9 @@ async fn promote(shared: &Shared, term: u64) -> bool {
         seat.clock.promoted(now, shared.clock.elapsed());
     }
     shared.leadership.promoted.send_replace(Some(term));
+    if new {
+        shared.leadership.founded.notify_one();
+    }
     tracing::info!(member = shared.raft.id(), term, "leads");
     true
 }
@@ -175,9 +187,10 @@ pub(crate) async fn propose_here(
     let Some(time) = shared.leadership.stamp_within(shared, patience).await else {
         return Err(ProposeError::NotLeader { leader: shared.other_leader() });
     };
-    shared.raft.storage().read(|state, _| {
+    let feature_level = shared.raft.storage().read(|state, _| {
         shared.memory.contact(|contact| witness(&mut command, state, contact, time));
+        state.stamp_level(&command)
     });
-    let entry = Entry { time, wall_ms: shared.clock.wall_ms(), feature_level: FEATURE_LEVEL, command };
+    let entry = Entry { time, wall_ms: shared.clock.wall_ms(), feature_level, command };
     shared.raft.propose(entry).await
 }

@@ -24,6 +24,7 @@ mod grpc;
 mod history;
 mod http;
 mod leader;
+mod members;
 mod memory;
 mod metrics;
 mod notice;

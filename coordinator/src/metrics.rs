@@ -50,6 +50,7 @@ pub(crate) fn name(command: &Command) -> &'static str {
         Command::Fence { .. } => "fence",
         Command::Unfence { .. } => "unfence",
         Command::Timer { .. } => "timer",
+        Command::Raise { .. } => "raise",
     }
 }
 

@@ -8,9 +8,13 @@ use std::{
 };
 
 use futures::future::join_all;
-use soloist_core::Command;
+use soloist_core::{
+    Command,
+    command::FIRST_LEVEL,
+    members::{Found, MemberSeen},
+};
 use soloist_proto::{
-    errors::{DEADLINE, INTERNAL, Problem, UNREACHABLE},
+    errors::{DEADLINE, INTERNAL, Problem, REMOVED, UNREACHABLE},
     v1::{self, cluster_service_client::ClusterServiceClient, peer_service_client::PeerServiceClient},
 };
 use tokio::time::{Instant, timeout_at};
@@ -31,8 +35,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_millis(700);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// For calls that the asked member answers from memory.
 pub(crate) const QUICK: Duration = Duration::from_millis(1500);
-/// For a change of the members, which waits until a new one has the log.
-const MEMBERSHIP: Duration = Duration::from_secs(75);
+/// For a change of the members, which waits for its turn and for a majority.
+pub(crate) const MEMBERSHIP: Duration = Duration::from_secs(20);
 
 /// The other members.
 #[derive(Debug)]
@@ -79,10 +83,21 @@ impl Peers {
         Some(v1::PeerEnvelope { cluster: self.cluster.clone(), from: self.member, to })
     }
 
-    /// Whether a call was meant for this member.
-    pub(crate) fn check(&self, envelope: Option<&v1::PeerEnvelope>) -> Result<(), Status> {
+    /// Whether a call was meant for this member, and comes from one that still belongs to the cluster.
+    pub(crate) fn check(
+        &self,
+        envelope: Option<&v1::PeerEnvelope>,
+        status: &RaftStatus,
+    ) -> Result<(), Status> {
         match envelope {
-            Some(found) if found.cluster == self.cluster && found.to == self.member => Ok(()),
+            Some(found) if found.cluster == self.cluster && found.to == self.member => {
+                if status.belongs(found.from) {
+                    return Ok(());
+                }
+                let text = format!("member {} does not belong to the cluster any more", found.from);
+                let hint = "stop it; to come back it needs an empty data folder and another id";
+                Err(Problem::new(Code::FailedPrecondition, REMOVED, text, hint).into())
+            }
             _ => Err(Problem::new(
                 Code::FailedPrecondition,
                 "wrong_member",
@@ -139,9 +154,7 @@ impl Peers {
 
     /// How a member is.
     pub(crate) async fn member_status(&self, member: &Member) -> Result<v1::MemberStatusReply, Problem> {
-        let mut client = ClusterServiceClient::new(self.channel(member)?);
-        let status = client.member_status(v1::MemberStatusRequest {});
-        let reply = within(Instant::now() + QUICK, member, status).await?;
+        let reply = self.status_at(member).await?;
         let right =
             reply.cluster == self.cluster && reply.info.as_ref().is_some_and(|info| info.member == member.id);
         right.then_some(reply).ok_or_else(|| {
@@ -150,23 +163,29 @@ impl Peers {
         })
     }
 
-    /// Has the leader take a member in.
-    pub(crate) async fn add_member(
-        &self,
-        leader: &Member,
-        member: u64,
-        address: String,
-    ) -> Result<(), Problem> {
-        let request = v1::AddMemberRequest { member, address, forwarded: true };
-        let mut client = ClusterServiceClient::new(self.channel(leader)?);
-        within(Instant::now() + MEMBERSHIP, leader, client.add_member(request)).await.map(|_| ())
+    async fn status_at(&self, member: &Member) -> Result<v1::MemberStatusReply, Problem> {
+        let mut client = ClusterServiceClient::new(self.channel(member)?);
+        let status = client.member_status(v1::MemberStatusRequest {});
+        within(Instant::now() + QUICK, member, status).await
     }
 
-    /// Has the leader take a member out.
-    pub(crate) async fn remove_member(&self, leader: &Member, member: u64) -> Result<(), Problem> {
-        let request = v1::RemoveMemberRequest { member, forwarded: true };
-        let mut client = ClusterServiceClient::new(self.channel(leader)?);
-        within(Instant::now() + MEMBERSHIP, leader, client.remove_member(request)).await.map(|_| ())
+    /// Looks for a member at an address, where somebody else may be, or nobody.
+    pub(crate) async fn find(&self, member: &Member) -> Found {
+        match self.status_at(member).await {
+            Err(problem) => Found::Nobody(problem.message),
+            Ok(v1::MemberStatusReply { cluster, info }) => {
+                let info = info.unwrap_or_default();
+                if cluster == self.cluster && info.member == member.id {
+                    return Found::Member(seen(&info));
+                }
+                Found::Other { cluster, member: info.member }
+            }
+        }
+    }
+
+    /// A client for the leader, to which a call about the cluster is passed on.
+    pub(crate) fn leader(&self, leader: &Member) -> Result<ClusterServiceClient<Channel>, Problem> {
+        Ok(ClusterServiceClient::new(self.channel(leader)?))
     }
 
     /// The voters that answer, this member included.
@@ -179,7 +198,22 @@ impl Peers {
     }
 }
 
-async fn within<T>(
+/// A member that has answered.
+pub(crate) fn seen(info: &v1::MemberInfo) -> MemberSeen {
+    MemberSeen {
+        id: info.member,
+        address: info.address.clone(),
+        voter: info.voter,
+        answers: info.reachable,
+        leads: info.role == "leader",
+        last_log: info.last_log,
+        level_max: info.feature_level_max.max(FIRST_LEVEL),
+        version: info.version.clone(),
+    }
+}
+
+/// A call to a member, with a deadline.
+pub(crate) async fn within<T>(
     deadline: Instant,
     member: &Member,
     call: impl Future<Output = Result<Response<T>, Status>>,

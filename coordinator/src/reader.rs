@@ -178,6 +178,8 @@ impl Shared {
                 wall_ms: state.wall_ms,
                 promoted: state.promoted,
                 fleets: BTreeMap::from([(fleet.clone(), found)]),
+                level: state.level,
+                used_ids: state.used_ids.clone(),
             })
         });
         found.map_err(|known: Vec<FleetId>| {

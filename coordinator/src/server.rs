@@ -5,6 +5,7 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use soloist_core::policy::Policy;
 use tokio::{
     net::TcpListener,
+    sync::Mutex,
     task::{JoinHandle, spawn_blocking},
     time::timeout,
 };
@@ -18,6 +19,7 @@ use crate::{
     contact::{self, Hearing},
     grpc, history, http,
     leader::{self, Leadership},
+    members,
     memory::Memory,
     metrics::Metrics,
     notice,
@@ -94,9 +96,12 @@ impl Coordinator {
         let listen = local(&listener, &config.listen)?;
         let http_at = http.as_ref().zip(config.http.as_ref());
         let http_at = http_at.map(|(listener, address)| local(listener, address)).transpose()?;
-        let Config { id, cluster, data, advertise, members, fleet_defaults, .. } = config;
+        let Config { id, cluster, data, advertise, members, fleet_defaults, max_feature_level, .. } = config;
         let archived = data.clone();
-        let options = RaftOptions::new(cluster.clone(), id, data).with_initial_members(members);
+        let options = RaftOptions {
+            max_level: max_feature_level,
+            ..RaftOptions::new(cluster.clone(), id, data).with_initial_members(members)
+        };
         let raft = RaftNode::open(options).await?;
         // The folder is this member's own from here on.
         let archive = Arc::new(spawn_blocking(move || Archive::open(&archived)).await.unwrap_or_default());
@@ -123,6 +128,7 @@ impl Coordinator {
         }
         let duties = vec![
             tokio::spawn(leader::duty(shared.clone())),
+            tokio::spawn(members::founding(shared.clone())),
             tokio::spawn(contact::telling(shared.clone())),
             tokio::spawn(notice::noticing(shared.clone())),
             tokio::spawn(history::keeping(shared.clone())),
@@ -242,6 +248,7 @@ fn shared(
         leadership: Leadership::new(),
         memory: Memory::default(),
         hearing: Hearing::default(),
+        changing: Mutex::default(),
         archive,
         metrics: Metrics::default(),
         stop: CancellationToken::new(),

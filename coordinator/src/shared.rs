@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use soloist_core::{policy::Policy, time::Millis};
 use soloist_proto::errors::{NO_LEADER, Problem};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) memory: Memory,
     /// What this member's own sessions have heard.
     pub(crate) hearing: Hearing,
+    /// Held while the cluster's members are changed: one change at a time.
+    pub(crate) changing: Mutex<()>,
     /// The other members.
     pub(crate) peers: Peers,
     /// What happened, for longer than the state remembers it.

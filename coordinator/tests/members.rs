@@ -31,10 +31,13 @@ async fn members_come_and_go_through_any_member() {
     let forwarded = v1::AddMemberRequest { forwarded: true, ..add.clone() };
     let refused = cluster.membership(followers[0]).await.add_member(forwarded).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
-    let reply = within(cluster.membership(followers[0]).await.add_member(add)).await;
-    assert!(reply.is_ok(), "{reply:?}");
+    eventually("the new one has caught up and votes", async || {
+        cluster.membership(followers[0]).await.add_member(add.clone()).await.unwrap().into_inner().done
+    })
+    .await;
     eventually("the new one knows that it belongs to four", async || {
-        let reply = cluster.membership(4).await.members(v1::MembersRequest {}).await.unwrap().into_inner();
+        let reply =
+            cluster.membership(4).await.members(v1::MembersRequest::default()).await.unwrap().into_inner();
         let whole = reply.members.iter().all(|info| info.voter && info.reachable);
         reply.quorum == 3 && reply.members.len() == 4 && whole
     })
@@ -45,7 +48,8 @@ async fn members_come_and_go_through_any_member() {
     let reply = within(cluster.membership(followers[1]).await.remove_member(remove)).await;
     assert!(reply.is_ok(), "{reply:?}");
     eventually("everybody left knows that it has gone", async || {
-        let reply = cluster.membership(4).await.members(v1::MembersRequest {}).await.unwrap().into_inner();
+        let reply =
+            cluster.membership(4).await.members(v1::MembersRequest::default()).await.unwrap().into_inner();
         reply.members.iter().all(|info| info.member != followers[0]) && reply.quorum == 2
     })
     .await;

@@ -178,7 +178,12 @@ async fn members_come_and_go() {
     for newcomer in [2, 3] {
         cluster.join(newcomer).await;
         let address = cluster.addresses[&newcomer].to_string();
-        cluster.with_leader(async |leader| leader.add_member(newcomer, &address).await).await;
+        cluster
+            .with_leader(async |leader| {
+                leader.add_learner(newcomer, &address).await?;
+                leader.promote(newcomer).await
+            })
+            .await;
     }
     cluster.propose(2).await;
     cluster.all_agree(2).await;

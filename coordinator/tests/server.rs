@@ -330,7 +330,7 @@ async fn a_watch_tells_what_changes_and_members_know_each_other() {
         }
     }
     let mut members = cluster.membership(other).await;
-    let reply = within(members.members(v1::MembersRequest {})).await.unwrap().into_inner();
+    let reply = within(members.members(v1::MembersRequest::default())).await.unwrap().into_inner();
     assert_eq!((reply.members.len(), reply.quorum, reply.leader), (3, 2, Some(leader)));
     assert!(reply.members.iter().all(|info| info.reachable && info.voter), "{:?}", reply.members);
     let metrics = cluster.get(leader, "/metrics").await.1;
@@ -369,6 +369,7 @@ impl Agent {
                 role: soloist_core::command::Role::App,
             },
             version: "test".into(),
+            cluster: String::new(),
         };
         to.send(greeting.into()).await.unwrap();
         let from = within(client.session(ReceiverStream::new(messages))).await;

@@ -11,8 +11,22 @@ use crate::operation::Request;
 use crate::policy::Policy;
 use crate::time::{Millis, Time};
 
-/// The behaviour that this build's `apply` knows; it branches on the logged level only.
-pub const FEATURE_LEVEL: u32 = 1;
+/// The behaviour that this build's `apply` knows; it branches on the logged level only, which [`Command::Raise`] raises.
+///
+/// A build knows every level up to its own. A cluster stays at the level that it has until a person raises it, so that each
+/// member can go back to the version before until then.
+///
+/// | level | what it adds |
+/// |---|---|
+/// | 1 | what the first release knows |
+/// | 2 | the state remembers the ids of removed members ([`MEMBERS_LEVEL`]) |
+pub const FEATURE_LEVEL: u32 = 2;
+
+/// The level of a cluster that never raised it.
+pub const FIRST_LEVEL: u32 = 1;
+
+/// From this level on, the ids of removed members are remembered.
+pub const MEMBERS_LEVEL: u32 = 2;
 
 /// A command with the time that its leader gave it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,6 +261,21 @@ pub enum Command {
         /// Which deadline.
         timer: Timer,
     },
+    /// The cluster's feature level rises, for good: the leader has seen that every member knows it.
+    Raise {
+        /// The level.
+        level: u32,
+        /// Who asks.
+        by: String,
+    },
+}
+
+impl Command {
+    /// The feature level that whoever applies this must know: a level is raised by an entry of that very level, at which a
+    /// member that does not know it stops.
+    pub fn level(&self) -> u32 {
+        if let Command::Raise { level, .. } = self { *level } else { FIRST_LEVEL }
+    }
 }
 
 impl fmt::Display for Command {
@@ -296,6 +325,7 @@ impl fmt::Display for Command {
             Command::Fence { fleet, node, by, .. } => write!(f, "fence {fleet}/{node} by {by}"),
             Command::Unfence { fleet, node, by, .. } => write!(f, "unfence {fleet}/{node} by {by}"),
             Command::Timer { fleet, timer } => write!(f, "timer {fleet} {timer:?}"),
+            Command::Raise { level, by } => write!(f, "raise the feature level to {level} by {by}"),
         }
     }
 }

@@ -23,6 +23,7 @@ mod finish;
 pub mod ids;
 pub mod invariants;
 mod journal;
+pub mod members;
 pub mod notice;
 pub mod operation;
 mod order;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::apply::apply;
-use crate::command::{Command, Entry, FEATURE_LEVEL, Submission};
+use crate::command::{Command, Entry, Submission};
 use crate::ids::{FleetId, OperationId};
 use crate::operation::Request;
 use crate::outage::expected;
@@ -38,7 +38,7 @@ pub fn preview(state: &State, id: &FleetId, request: &Request) -> Result<Vec<Pla
     let entry = Entry {
         time: state.now,
         wall_ms: state.wall_ms,
-        feature_level: FEATURE_LEVEL,
+        feature_level: state.level,
         command: Command::Submit {
             fleet: id.clone(),
             operation: operation.clone(),

@@ -5,17 +5,21 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::assignment::{Assignment, Observed};
+use crate::command::{Command, FIRST_LEVEL};
 use crate::event::Event;
 use crate::fence::{Covers, Fence};
 use crate::ids::{
     BackupId, BootId, FleetId, Generation, Incarnation, MachineId, NodeId, OperationId, Token, Version,
 };
+use crate::members::UsedIds;
 use crate::operation::Operation;
 use crate::policy::Policy;
 use crate::time::Time;
 
 /// Everything that Raft replicates.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+///
+/// At level 1 it is written as a release of that level wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The state's own time: the highest time of any entry.
     pub now: Time,
@@ -25,6 +29,41 @@ pub struct State {
     pub promoted: Time,
     /// The fleets.
     pub fleets: BTreeMap<FleetId, Fleet>,
+    /// The feature level: what may be in it, and how it changes.
+    #[serde(default = "first_level", skip_serializing_if = "is_first_level")]
+    pub level: u32,
+    /// Ids of the cluster's members that must not be used again.
+    #[serde(default, skip_serializing_if = "UsedIds::is_empty")]
+    pub used_ids: UsedIds,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            now: Time::default(),
+            wall_ms: 0,
+            promoted: Time::default(),
+            fleets: BTreeMap::new(),
+            level: FIRST_LEVEL,
+            used_ids: UsedIds::default(),
+        }
+    }
+}
+
+impl State {
+    /// The level with which a leader stamps the entry of a command.
+    pub fn stamp_level(&self, command: &Command) -> u32 {
+        self.level.max(command.level())
+    }
+}
+
+fn first_level() -> u32 {
+    FIRST_LEVEL
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_first_level(level: &u32) -> bool {
+    *level == FIRST_LEVEL
 }
 
 /// Whether a fleet should run.

@@ -8,8 +8,8 @@ use soloist_core::ids::FleetId;
 use crate::{
     client::Client,
     commands::{
-        self, backup, demo, events, fleet, freeze, heal, lock, migrate, node, operation, plan, plugin,
-        preflight, restart, restore, rollback, run, stand_in, start, status, stop, upgrade, verify,
+        self, backup, cluster, demo, events, fleet, freeze, heal, lock, migrate, node, operation, plan,
+        plugin, preflight, restart, restore, rollback, run, stand_in, start, status, stop, upgrade, verify,
     },
     error::{CtlError, Kind, Result},
     ui::{Format, Ui},
@@ -79,6 +79,7 @@ enum Command {
     Lock(lock::Args),
     Operation(operation::Args),
     Node(node::Args),
+    Cluster(cluster::Args),
     Events(events::Args),
     Demo(demo::Args),
     #[command(hide = true)]
@@ -165,6 +166,7 @@ async fn dispatch(cli: Cli, ui: Ui) -> Result<ExitCode> {
         Command::Lock(args) => lock::run(args, &context).await,
         Command::Operation(args) => operation::run(args, &context).await,
         Command::Node(args) => node::run(args, &context).await,
+        Command::Cluster(args) => cluster::run(args, &context).await,
         Command::Events(args) => events::run(args, &context).await,
         Command::Demo(_) | Command::StandIn(_) => Ok(()),
     };

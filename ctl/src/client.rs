@@ -17,7 +17,9 @@ use std::{
 
 use soloist_proto::{
     errors::{DEADLINE, INTERNAL, Problem, UNREACHABLE},
-    v1::{self, operator_service_client::OperatorServiceClient},
+    v1::{
+        self, cluster_service_client::ClusterServiceClient, operator_service_client::OperatorServiceClient,
+    },
 };
 use tokio::time::{Instant, timeout_at};
 use tonic::{
@@ -51,8 +53,11 @@ struct Member {
     channel: Channel,
 }
 
-/// A stub for one call.
+/// A stub for one call about a fleet.
 pub type Stub = OperatorServiceClient<Channel>;
+
+/// A stub for one call about the coordinators' own cluster.
+pub type ClusterStub = ClusterServiceClient<Channel>;
 
 impl Client {
     /// A client for these addresses (`host:port`). Connects when it is used. Each request takes `timeout` at most.
@@ -81,6 +86,23 @@ impl Client {
         C: Fn(Stub) -> F,
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        self.call_on(limit, |channel| call(Stub::new(channel))).await
+    }
+
+    /// The same for a call about the cluster.
+    pub async fn call_cluster<T, C, F>(&self, call: C) -> Result<T>
+    where
+        C: Fn(ClusterStub) -> F,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call_on(self.shared.timeout, |channel| call(ClusterStub::new(channel))).await
+    }
+
+    async fn call_on<T, C, F>(&self, limit: Duration, call: C) -> Result<T>
+    where
+        C: Fn(Channel) -> F,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let deadline = Instant::now() + limit.min(self.shared.timeout);
         let mut failures = Vec::new();
         for member in self.in_order() {
@@ -103,6 +125,23 @@ impl Client {
     pub async fn call_fresh<T, C, F>(&self, call: C, freshness: impl Fn(&T) -> v1::Freshness) -> Result<T>
     where
         C: Fn(Stub) -> F,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.fresh_on(|channel| call(Stub::new(channel)), freshness).await
+    }
+
+    /// The same for a call about the cluster.
+    pub async fn cluster_fresh<T, C, F>(&self, call: C, freshness: impl Fn(&T) -> v1::Freshness) -> Result<T>
+    where
+        C: Fn(ClusterStub) -> F,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.fresh_on(|channel| call(ClusterStub::new(channel)), freshness).await
+    }
+
+    async fn fresh_on<T, C, F>(&self, call: C, freshness: impl Fn(&T) -> v1::Freshness) -> Result<T>
+    where
+        C: Fn(Channel) -> F,
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let deadline = Instant::now() + self.shared.timeout;
@@ -144,14 +183,14 @@ impl Client {
 
     async fn attempt<T, C, F>(&self, member: usize, deadline: Instant, call: &C) -> Result<T, Problem>
     where
-        C: Fn(Stub) -> F,
+        C: Fn(Channel) -> F,
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let Some(member) = self.shared.members.get(member) else {
             return Err(Problem::new(Code::Unavailable, UNREACHABLE, "no such endpoint", ""));
         };
         let deadline = deadline.min(Instant::now() + ATTEMPT);
-        match timeout_at(deadline, call(OperatorServiceClient::new(member.channel.clone()))).await {
+        match timeout_at(deadline, call(member.channel.clone())).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(Problem::from(&status)),
             Err(_) => Err(Problem::new(Code::DeadlineExceeded, DEADLINE, "did not answer in time", "")),

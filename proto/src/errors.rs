@@ -26,6 +26,8 @@ pub const UNREACHABLE: &str = "unreachable";
 pub const PREFLIGHT: &str = "preflight";
 /// The call took too long.
 pub const DEADLINE: &str = "deadline";
+/// The member that calls was removed from the cluster.
+pub const REMOVED: &str = "removed";
 /// The server is stopping.
 pub const STOPPING: &str = "stopping";
 /// Something broke in the server.

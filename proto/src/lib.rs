@@ -14,5 +14,8 @@ pub mod v1 {
     tonic::include_proto!("soloist.v1");
 }
 
+/// The version of this interface. It rises only with a change that older programs cannot live with.
+pub const WIRE_VERSION: u32 = 1;
+
 /// The encoded descriptor set of all files, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/soloist_v1.bin"));

@@ -50,6 +50,7 @@ fn contact() {
         leader_address: Some("10.0.0.2:7401".into()),
         facts_wanted: 3,
         notice: Some(samples::notice().into()),
+        coordinators: Vec::new(),
     };
     check("contact", &CoordinatorMessage::from(v1::coordinator_message::Message::Contact(contact)));
 }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use figment::{Figment, providers::Serialized, value::Value};
 use serde::Deserialize;
-use soloist_core::policy::Policy;
+use soloist_core::{
+    command::{FEATURE_LEVEL, FIRST_LEVEL},
+    policy::Policy,
+};
 
 use super::{Config, ConfigError, LOG, LogFormat, member};
 
@@ -21,6 +24,7 @@ pub(super) struct Keys {
     members: Option<Members>,
     #[serde(default)]
     join: bool,
+    max_feature_level: Option<u32>,
     log: Option<String>,
     #[serde(default)]
     log_format: LogFormat,
@@ -86,6 +90,12 @@ impl Keys {
             return Err(ConfigError::new(text, format!("add --member {id}={advertise}, or correct --id")));
         }
         check_policy(&self.fleet_defaults)?;
+        let max_feature_level = self.max_feature_level.unwrap_or(FEATURE_LEVEL);
+        if !(FIRST_LEVEL..=FEATURE_LEVEL).contains(&max_feature_level) {
+            let text =
+                format!("max_feature_level: this release knows levels {FIRST_LEVEL} to {FEATURE_LEVEL}");
+            return Err(ConfigError::new(text, "leave it out to follow all of them"));
+        }
         Ok(Config {
             id,
             cluster: self.cluster.unwrap_or_else(|| "soloist".to_owned()),
@@ -95,6 +105,7 @@ impl Keys {
             http,
             members,
             fleet_defaults: self.fleet_defaults,
+            max_feature_level,
             log: self.log.unwrap_or_else(|| LOG.to_owned()),
             log_format: self.log_format,
         })

@@ -66,6 +66,11 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub join: bool,
+    /// Hold this member back to a feature level below its own, so that the cluster cannot be finalized for a release that may have
+    /// to be taken back; it then acts as the release of that level. The member stops at whatever is of a higher level
+    #[arg(long, value_name = "LEVEL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_feature_level: Option<u32>,
     /// What to log, for example "info" or "soloist_coordinator=debug" [default: info,openraft=error]
     #[arg(long, value_name = "FILTER")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +120,8 @@ pub struct Config {
     pub members: BTreeMap<u64, String>,
     /// Timeouts of fleets that agents make by enrolling.
     pub fleet_defaults: Policy,
+    /// The highest feature level that this member follows.
+    pub max_feature_level: u32,
     /// What to log.
     pub log: String,
     /// How to log.

@@ -1,78 +1,100 @@
-//! `ClusterService`: the coordinators' own cluster.
+//! `ClusterService`: the coordinators' own cluster. Whoever is asked passes a change on to the leader.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
 use soloist_proto::{
-    errors::Problem,
-    v1::{self, cluster_service_server::ClusterService},
+    errors::{NOT_LEADER, Problem},
+    v1::{self, cluster_service_client::ClusterServiceClient, cluster_service_server::ClusterService},
 };
-use tonic::{Request, Response, Status};
+use tokio::time::{Instant, sleep};
+use tonic::{Request, Response, Status, transport::Channel};
 
 use crate::{
-    raft::{Member, Role},
+    members,
+    peers::{MEMBERSHIP, QUICK, within},
+    raft::Member,
     shared::Shared,
 };
+
+/// How long a change follows a leadership that moves.
+const FOLLOW: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves those who look after the cluster.
 pub(crate) struct Cluster {
     shared: Arc<Shared>,
 }
 
+type Leader = ClusterServiceClient<Channel>;
+
 impl Cluster {
     pub(crate) fn new(shared: Arc<Shared>) -> Cluster {
         Cluster { shared }
     }
 
-    fn own(&self) -> v1::MemberInfo {
-        let status = self.shared.status();
-        v1::MemberInfo {
-            member: status.member,
-            address: self.shared.advertise.clone(),
-            role: word(status.role).to_owned(),
-            leader: status.leader.map(|leader| leader.id),
-            term: status.term,
-            last_log: status.last_log.unwrap_or(0),
-            applied: status.applied.unwrap_or(0),
-            voter: status.voters.contains_key(&status.member),
-            reachable: true,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            sessions: u32::try_from(self.shared.hearing.sessions()).unwrap_or(u32::MAX),
-            http: self.shared.http.clone(),
+    /// Does something on the leader: here, or where the leader is, while the leadership moves. What another member has passed on is
+    /// not passed on again.
+    async fn lead<T, H, F>(
+        &self,
+        forwarded: bool,
+        here: impl Fn() -> H + Send,
+        there: impl Fn(Leader) -> F + Send,
+    ) -> Result<Response<T>, Status>
+    where
+        H: Future<Output = Result<T, Problem>> + Send,
+        F: Future<Output = Result<Response<T>, Status>> + Send,
+        T: Send,
+    {
+        let end = Instant::now() + FOLLOW;
+        loop {
+            let leader = self.shared.other_leader().filter(|_| !forwarded);
+            let result = match leader {
+                Some(leader) => self.pass_on(&leader, &there, MEMBERSHIP).await,
+                None => here().await,
+            };
+            match result {
+                Ok(reply) => return Ok(Response::new(reply)),
+                Err(problem) if problem.reason == NOT_LEADER && !forwarded && Instant::now() < end => {
+                    sleep(PAUSE).await;
+                }
+                Err(problem) if problem.reason == NOT_LEADER && !forwarded => {
+                    return Err(self.shared.no_leader(&problem.message).await.into());
+                }
+                Err(problem) => return Err(problem.into()),
+            }
         }
     }
 
-    /// The leader, if it is another member and the call has not been passed on yet.
-    fn elsewhere(&self, forwarded: bool) -> Option<Member> {
-        self.shared.status().leader.filter(|leader| !forwarded && leader.id != self.shared.raft.id())
-    }
-
-    async fn ask(&self, id: u64, address: String, voter: bool) -> v1::MemberInfo {
-        if id == self.shared.raft.id() {
-            return v1::MemberInfo { voter, ..self.own() };
-        }
-        let member = Member { id, address };
-        match self.shared.peers.member_status(&member).await {
-            Ok(v1::MemberStatusReply { info: Some(info), .. }) => v1::MemberInfo { voter, ..info },
-            _ => v1::MemberInfo {
-                member: id,
-                address: member.address,
-                role: "unknown".to_owned(),
-                voter,
-                ..v1::MemberInfo::default()
-            },
-        }
+    async fn pass_on<T, F>(
+        &self,
+        leader: &Member,
+        there: &(impl Fn(Leader) -> F + Send),
+        limit: Duration,
+    ) -> Result<T, Problem>
+    where
+        F: Future<Output = Result<Response<T>, Status>> + Send,
+    {
+        within(Instant::now() + limit, leader, there(self.shared.peers.leader(leader)?)).await
     }
 }
 
 #[tonic::async_trait]
 impl ClusterService for Cluster {
-    async fn members(&self, _: Request<v1::MembersRequest>) -> Result<Response<v1::MembersReply>, Status> {
+    async fn members(
+        &self,
+        request: Request<v1::MembersRequest>,
+    ) -> Result<Response<v1::MembersReply>, Status> {
+        // A member that lags, or was removed, does not know who belongs to the cluster.
+        if let Some(leader) = self.shared.other_leader().filter(|_| !request.get_ref().forwarded) {
+            let ask = |mut leader: Leader| async move {
+                leader.members(v1::MembersRequest { forwarded: true }).await
+            };
+            if let Ok(reply) = self.pass_on(&leader, &ask, 2 * QUICK).await {
+                return Ok(Response::new(reply));
+            }
+        }
         let status = self.shared.status();
-        let known = status.voters.iter().map(|member| (member, true));
-        let known = known.chain(status.learners.iter().map(|member| (member, false)));
-        let mut members = join_all(known.map(|((id, at), voter)| self.ask(*id, at.clone(), voter))).await;
-        members.sort_by_key(|info| info.member);
+        let members = members::ask_all(&self.shared, &status.addresses()).await;
         Ok(Response::new(v1::MembersReply {
             cluster: self.shared.cluster.clone(),
             member: status.member,
@@ -87,22 +109,21 @@ impl ClusterService for Cluster {
         _: Request<v1::MemberStatusRequest>,
     ) -> Result<Response<v1::MemberStatusReply>, Status> {
         let cluster = self.shared.cluster.clone();
-        Ok(Response::new(v1::MemberStatusReply { cluster, info: Some(self.own()) }))
+        Ok(Response::new(v1::MemberStatusReply { cluster, info: Some(members::own(&self.shared)) }))
     }
 
     async fn add_member(
         &self,
         request: Request<v1::AddMemberRequest>,
     ) -> Result<Response<v1::AddMemberReply>, Status> {
-        let v1::AddMemberRequest { member, address, forwarded } = request.into_inner();
-        match self.elsewhere(forwarded) {
-            Some(leader) => self.shared.peers.add_member(&leader, member, address).await?,
-            None => {
-                self.shared.raft.add_member(member, &address).await.map_err(Problem::from)?;
-                tracing::info!(member, address, "member added");
-            }
-        }
-        Ok(Response::new(v1::AddMemberReply {}))
+        let request = request.into_inner();
+        let member = Member { id: request.member, address: request.address.clone() };
+        let here = || members::add(&self.shared, &member, request.learner);
+        let there = |mut leader: Leader| {
+            let request = v1::AddMemberRequest { forwarded: true, ..request.clone() };
+            async move { leader.add_member(request).await }
+        };
+        self.lead(request.forwarded, here, there).await
     }
 
     async fn remove_member(
@@ -110,23 +131,63 @@ impl ClusterService for Cluster {
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberReply>, Status> {
         let v1::RemoveMemberRequest { member, forwarded } = request.into_inner();
-        match self.elsewhere(forwarded) {
-            Some(leader) => self.shared.peers.remove_member(&leader, member).await?,
-            None => {
-                self.shared.raft.remove_member(member).await.map_err(Problem::from)?;
-                tracing::info!(member, "member removed");
+        let there = |mut leader: Leader| async move {
+            leader.remove_member(v1::RemoveMemberRequest { member, forwarded: true }).await
+        };
+        let here = || async {
+            if let Some(leader) = members::remove(&self.shared, member).await? {
+                self.pass_on(&leader, &there, MEMBERSHIP).await?;
             }
-        }
-        Ok(Response::new(v1::RemoveMemberReply {}))
+            Ok(v1::RemoveMemberReply {})
+        };
+        self.lead(forwarded, here, there).await
     }
-}
 
-fn word(role: Role) -> &'static str {
-    match role {
-        Role::Follower => "follower",
-        Role::Candidate => "candidate",
-        Role::Leader => "leader",
-        Role::Learner => "learner",
-        Role::Stopped => "stopped",
+    async fn move_member(
+        &self,
+        request: Request<v1::MoveMemberRequest>,
+    ) -> Result<Response<v1::MoveMemberReply>, Status> {
+        let request = request.into_inner();
+        let member = Member { id: request.member, address: request.address.clone() };
+        let here = || async {
+            members::relocate(&self.shared, &member).await?;
+            Ok(v1::MoveMemberReply {})
+        };
+        let there = |mut leader: Leader| {
+            let request = v1::MoveMemberRequest { forwarded: true, ..request.clone() };
+            async move { leader.move_member(request).await }
+        };
+        self.lead(request.forwarded, here, there).await
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderReply>, Status> {
+        let v1::TransferLeaderRequest { member, forwarded } = request.into_inner();
+        let here = || async {
+            let member = members::transfer(&self.shared, Some(member).filter(|member| *member > 0)).await?;
+            Ok(v1::TransferLeaderReply { member })
+        };
+        let there = |mut leader: Leader| async move {
+            leader.transfer_leader(v1::TransferLeaderRequest { member, forwarded: true }).await
+        };
+        self.lead(forwarded, here, there).await
+    }
+
+    async fn finalize(
+        &self,
+        request: Request<v1::FinalizeRequest>,
+    ) -> Result<Response<v1::FinalizeReply>, Status> {
+        let v1::FinalizeRequest { by, forwarded } = request.into_inner();
+        let here = || async {
+            let (level, raised) = members::finalize(&self.shared, by.clone()).await?;
+            Ok(v1::FinalizeReply { level, raised })
+        };
+        let there = |mut leader: Leader| {
+            let request = v1::FinalizeRequest { by: by.clone(), forwarded: true };
+            async move { leader.finalize(request).await }
+        };
+        self.lead(forwarded, here, there).await
     }
 }

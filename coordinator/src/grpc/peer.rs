@@ -48,11 +48,14 @@ impl PeerService for Peer {
         request: Request<v1::ProposeRequest>,
     ) -> Result<Response<v1::ProposeReply>, Status> {
         let request = request.into_inner();
-        self.shared.peers.check(request.envelope.as_ref())?;
+        self.shared.peers.check(request.envelope.as_ref(), &self.shared.status())?;
         let command: Command = decode(&request.command)
             .map_err(|error| FieldError::new("command", crate::server::chain(&error)))?;
         // Only the leader itself knows when these are due.
-        if matches!(command, Command::Promote { .. } | Command::Heard { .. } | Command::Timer { .. }) {
+        if matches!(
+            command,
+            Command::Promote { .. } | Command::Heard { .. } | Command::Timer { .. } | Command::Raise { .. }
+        ) {
             return Err(FieldError::new("command", "a member does not forward its own duties").into());
         }
         if self.shared.leads().is_none() {
@@ -67,7 +70,7 @@ impl PeerService for Peer {
 
     async fn hear(&self, request: Request<v1::HearRequest>) -> Result<Response<v1::HearReply>, Status> {
         let request = request.into_inner();
-        self.shared.peers.check(request.envelope.as_ref())?;
+        self.shared.peers.check(request.envelope.as_ref(), &self.shared.status())?;
         if request.nodes.len() > NODES_PER_MESSAGE {
             return Err(FieldError::new("nodes", format!("at most {NODES_PER_MESSAGE}")).into());
         }
@@ -86,7 +89,7 @@ impl PeerService for Peer {
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::ReadReply>, Status> {
         let request = request.into_inner();
-        self.shared.peers.check(request.envelope.as_ref())?;
+        self.shared.peers.check(request.envelope.as_ref(), &self.shared.status())?;
         let fleet: Option<FleetId> = match request.fleet.as_str() {
             "" => None,
             _ => Some(name("fleet", request.fleet)?),

@@ -65,7 +65,15 @@ pub(crate) async fn run(
     to: &Sender,
 ) -> Result<(), Status> {
     let greeting = greeting(&mut incoming).await?;
-    let Greeting { fleet, node, registration, version } = greeting;
+    let Greeting { fleet, node, registration, version, cluster } = greeting;
+    if !cluster.is_empty() && cluster != shared.cluster {
+        let text = format!(
+            "this is a coordinator of cluster {:?}, and the agent looks for one of {cluster:?}",
+            shared.cluster
+        );
+        let hint = "an address has changed hands; the agent goes on to the next one that it knows";
+        return Err(Problem::new(Code::FailedPrecondition, "wrong_cluster", text, hint).into());
+    }
     let incarnation = registration.incarnation;
     let command = Command::Register {
         fleet: fleet.clone(),
@@ -94,8 +102,10 @@ pub(crate) async fn run(
         return Err(Problem::new(Code::ResourceExhausted, "full", text, "go to another member").into());
     };
     tracing::info!(%fleet, %node, %incarnation, floor, version, "session");
-    send(to, ToAgent::Registered(Registered { floor, member: shared.raft.id() })).await?;
-    let session = Session { shared, to, fleet, node, incarnation, place, sent: None, closed: false };
+    let registered = Registered { floor, member: shared.raft.id(), cluster: shared.cluster.clone() };
+    send(to, ToAgent::Registered(registered)).await?;
+    let session =
+        Session { shared, to, fleet, node, incarnation, place, sent: None, told: Vec::new(), closed: false };
     session.run(incoming).await
 }
 
@@ -116,6 +126,8 @@ struct Session<'a> {
     incarnation: Incarnation,
     place: Place,
     sent: Option<(Assignment, Instant)>,
+    /// The addresses of the members that the agent was told.
+    told: Vec<String>,
     /// Whether the agent was told that users are kept away.
     closed: bool,
 }
@@ -278,6 +290,13 @@ impl Session<'_> {
             state.fleets.get(&self.fleet).and_then(|fleet| soloist_core::notice(state, fleet))
         });
         self.closed = notice.is_some();
+        // A member that hears no leader may not know who belongs to the cluster.
+        let members: Vec<String> =
+            if has_leader { self.shared.status().addresses().into_values().collect() } else { Vec::new() };
+        let news = !members.is_empty() && members != self.told;
+        if news {
+            self.told.clone_from(&members);
+        }
         let contact = Contact {
             member: self.shared.raft.id(),
             has_leader,
@@ -285,6 +304,7 @@ impl Session<'_> {
             leader_address: leader.map(|leader| leader.address).filter(|address| !address.is_empty()),
             facts_wanted: self.place.facts_wanted(),
             notice: notice.map(Into::into),
+            coordinators: if news { members } else { Vec::new() },
         };
         send(self.to, ToAgent::Contact(contact)).await
     }

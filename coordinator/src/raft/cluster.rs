@@ -1,9 +1,13 @@
 //! Changes of the cluster itself: who leads, who belongs to it, and how long its log is.
 
-use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use openraft::{BasicNode, ChangeMembers};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     error::ProposeError,
@@ -13,9 +17,6 @@ use super::{
 
 /// Time for one candidate to take over, before the next is tried. A takeover takes some tens of milliseconds.
 const TAKEOVER_DEADLINE: Duration = Duration::from_secs(1);
-
-/// Time for a new member to receive everything, before it is made a voter.
-const CATCH_UP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long a change of the members waits for another one, and how often it looks.
 const TURN_DEADLINE: Duration = Duration::from_secs(10);
@@ -36,30 +37,37 @@ impl RaftNode {
     /// Gives the leadership to the voter that is most up to date, so that a planned stop costs no election timeout. To be
     /// called before [`RaftNode::shutdown`].
     pub async fn hand_over(&self, deadline: Duration) -> HandOver {
+        let before = self.status().borrow().clone();
+        if before.role != Role::Leader {
+            return HandOver::NotLeading;
+        }
         let end = Instant::now() + deadline;
+        for candidate in self.candidates(&before) {
+            let handed = self.hand_over_to(candidate, end.min(Instant::now() + TAKEOVER_DEADLINE)).await;
+            if handed != HandOver::Nobody || Instant::now() >= end {
+                return handed;
+            }
+        }
+        HandOver::Nobody
+    }
+
+    /// Gives the leadership to one voter.
+    pub async fn hand_over_to(&self, member: u64, until: Instant) -> HandOver {
         let mut status = self.status();
         let before = status.borrow().clone();
         if before.role != Role::Leader {
             return HandOver::NotLeading;
         }
-        for candidate in self.candidates(&before) {
-            if self.inner.raft.trigger().transfer_leader(candidate).await.is_err() {
-                return HandOver::Nobody;
-            }
-            let taken_over = status.wait_for(|now| {
-                now.leader.as_ref().is_some_and(|leader| leader.id != before.member) && now.term > before.term
-            });
-            let until = end.min(Instant::now() + TAKEOVER_DEADLINE);
-            if let Ok(Ok(now)) = timeout_at(until, taken_over).await
-                && let Some(leader) = &now.leader
-            {
-                return HandOver::To(leader.id);
-            }
-            if Instant::now() >= end {
-                break;
-            }
+        if self.inner.raft.trigger().transfer_leader(member).await.is_err() {
+            return HandOver::Nobody;
         }
-        HandOver::Nobody
+        let taken_over = status.wait_for(|now| {
+            now.leader.as_ref().is_some_and(|leader| leader.id != before.member) && now.term > before.term
+        });
+        match timeout_at(until, taken_over).await {
+            Ok(Ok(now)) => now.leader.as_ref().map_or(HandOver::Nobody, |leader| HandOver::To(leader.id)),
+            Ok(Err(_)) | Err(_) => HandOver::Nobody,
+        }
     }
 
     /// The voters that could lead: those that answer, the most complete log first.
@@ -74,35 +82,34 @@ impl RaftNode {
         peers.into_iter().map(|(id, _)| *id).collect()
     }
 
-    /// Takes a member in: first as a learner until it has the log, then as a voter. Only on the leader.
+    /// Takes a member in as a learner: it receives the log and does not vote. Only on the leader. Returns before it has
+    /// received anything; `status` tells how far it came.
     ///
     /// The new member must run with an empty list of initial members, and with an id that was never used before.
     ///
     /// # Errors
     ///
     /// See [`ProposeError`]. Repeating the call is safe.
-    pub async fn add_member(&self, id: u64, address: &str) -> Result<(), ProposeError> {
-        let end = Instant::now() + TURN_DEADLINE;
-        let learn = async {
-            loop {
-                let learned = self.inner.raft.add_learner(id, BasicNode::new(address), true).await;
-                match learned.map_err(ProposeError::from) {
-                    Err(ProposeError::Changing) if Instant::now() < end => sleep(TURN_PAUSE).await,
-                    result => return result,
-                }
-            }
-        };
-        match timeout(CATCH_UP_DEADLINE, learn).await {
-            Ok(result) => result?,
-            Err(_) => {
-                let waited = CATCH_UP_DEADLINE.as_secs();
-                let reason =
-                    format!("member {id} at {address} did not catch up within {waited} s; is it running?");
-                return Err(ProposeError::Unavailable { reason });
-            }
-        };
-        let promote = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        self.change(promote).await
+    pub async fn add_learner(&self, id: u64, address: &str) -> Result<(), ProposeError> {
+        self.in_turn(|| self.inner.raft.add_learner(id, BasicNode::new(address), false)).await
+    }
+
+    /// Makes a learner a voter. Only on the leader.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProposeError`]. Repeating the call is safe.
+    pub async fn promote(&self, id: u64) -> Result<(), ProposeError> {
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
+    }
+
+    /// Tells everybody where a member is now. Only on the leader.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProposeError`]. Repeating the call is safe.
+    pub async fn move_member(&self, id: u64, address: &str) -> Result<(), ProposeError> {
+        self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, BasicNode::new(address))]))).await
     }
 
     /// Takes a member out, for good: its id must not be used again. Only on the leader.
@@ -118,11 +125,18 @@ impl RaftNode {
     }
 
     async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), ProposeError> {
+        self.in_turn(|| self.inner.raft.change_membership(change.clone(), false)).await
+    }
+
+    /// Makes a change once the one before it is decided: a cluster that has just begun decides its own list of members first.
+    async fn in_turn<T, E, F>(&self, change: impl Fn() -> F) -> Result<(), ProposeError>
+    where
+        E: Into<ProposeError>,
+        F: Future<Output = Result<T, E>>,
+    {
         let end = Instant::now() + TURN_DEADLINE;
         loop {
-            let changed = self.inner.raft.change_membership(change.clone(), false);
-            match self.within_deadline(changed).await {
-                // A cluster that has just begun decides its own list of members first.
+            match self.within_deadline(change()).await {
                 Err(ProposeError::Changing) if Instant::now() < end => sleep(TURN_PAUSE).await,
                 result => return result.map(drop),
             }

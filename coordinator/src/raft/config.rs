@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use openraft::{Config, SnapshotPolicy};
 
+use soloist_core::command::FEATURE_LEVEL;
+
 use super::error::OpenError;
 
 /// Entries per message to another member. The store limits its size too.
@@ -38,6 +40,8 @@ pub struct RaftOptions {
     pub timing: Timing,
     /// How the log is kept short.
     pub compaction: Compaction,
+    /// The highest feature level that this member follows, if it is held back; see [`FEATURE_LEVEL`].
+    pub max_level: u32,
     /// How long a proposal may wait for a majority, and a read for its confirmation.
     pub deadline: Duration,
 }
@@ -52,6 +56,7 @@ impl RaftOptions {
             initial_members: BTreeMap::new(),
             timing: Timing::default(),
             compaction: Compaction::default(),
+            max_level: FEATURE_LEVEL,
             deadline: Duration::from_secs(5),
         }
     }

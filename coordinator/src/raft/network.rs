@@ -4,7 +4,12 @@
 //! log and for votes, one for heartbeats, one for snapshots. Every call ends by a deadline, and a connection that has
 //! gone silent is closed by its keep-alive, so a network that comes back is used at once.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::{Stream, StreamExt, future::Either, stream};
 use openraft::{
@@ -51,7 +56,55 @@ type RpcError = RPCError<TypeConfig>;
 pub(crate) struct Network {
     cluster: String,
     member: u64,
+    lines: Arc<Lines>,
+}
+
+/// Where the members are, and the connections to them. The library keeps its clients while a member moves, so each call asks
+/// here anew.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    inner: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    addresses: BTreeMap<u64, String>,
     channels: BTreeMap<(u64, Lane), (String, Channel)>,
+}
+
+impl Lines {
+    fn inner(&self) -> MutexGuard<'_, Known> {
+        // Nothing under the lock can end half-way.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Learns where members are now.
+    pub(crate) fn learn<'a>(&self, addresses: impl IntoIterator<Item = (&'a u64, &'a String)>) {
+        let mut known = self.inner();
+        for (id, address) in addresses {
+            if known.addresses.get(id) != Some(address) {
+                known.addresses.insert(*id, address.clone());
+            }
+        }
+    }
+
+    /// A client on the member's connection of this kind; the connection is made when it is first used.
+    fn client(&self, id: u64, lane: Lane) -> Result<RaftServiceClient<Channel>, String> {
+        let mut known = self.inner();
+        let address = known.addresses.get(&id).cloned().unwrap_or_default();
+        let cached = known.channels.get(&(id, lane)).filter(|(at, _)| *at == address);
+        let channel = match cached {
+            Some((_, channel)) => channel.clone(),
+            None => {
+                let channel = connect(&address)?;
+                known.channels.insert((id, lane), (address, channel.clone()));
+                channel
+            }
+        };
+        Ok(RaftServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
 }
 
 /// What a connection is for.
@@ -65,24 +118,18 @@ enum Lane {
 impl Network {
     /// For the member with this id.
     pub(crate) fn new(cluster: String, member: u64) -> Network {
-        Network { cluster, member, channels: BTreeMap::new() }
+        Network { cluster, member, lines: Arc::default() }
     }
 
-    /// A client on the peer's connection of this kind; the connection is made when it is first used.
-    fn peer(&mut self, id: u64, node: &BasicNode, lane: Lane) -> Peer {
-        let cached = self.channels.get(&(id, lane)).filter(|(address, _)| *address == node.addr);
-        let client = match cached {
-            Some((_, channel)) => Ok(channel.clone()),
-            None => connect(&node.addr).inspect(|channel| {
-                self.channels.insert((id, lane), (node.addr.clone(), channel.clone()));
-            }),
-        };
-        let client = client.map(|channel| {
-            RaftServiceClient::new(channel)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES)
-        });
-        Peer { cluster: self.cluster.clone(), from: self.member, to: id, client }
+    /// Where the members are.
+    pub(crate) fn lines(&self) -> Arc<Lines> {
+        self.lines.clone()
+    }
+
+    /// A client for calls of one kind to a member.
+    fn peer(&self, id: u64, node: &BasicNode, lane: Lane) -> Peer {
+        self.lines.learn([(&id, &node.addr)]);
+        Peer { cluster: self.cluster.clone(), from: self.member, to: id, lane, lines: self.lines.clone() }
     }
 }
 
@@ -108,13 +155,13 @@ pub(crate) struct Peer {
     cluster: String,
     from: u64,
     to: u64,
-    /// An error if the member's address cannot be one.
-    client: Result<RaftServiceClient<Channel>, String>,
+    lane: Lane,
+    lines: Arc<Lines>,
 }
 
 impl Peer {
     fn client(&self) -> Result<RaftServiceClient<Channel>, RpcError> {
-        self.client.clone().map_err(|reason| unreachable(self.to, reason))
+        self.lines.client(self.to, self.lane).map_err(|reason| unreachable(self.to, reason))
     }
 
     fn envelope(&self, payload: Vec<u8>) -> RaftEnvelope {

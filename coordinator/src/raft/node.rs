@@ -19,7 +19,7 @@ use super::{
     status::{FatalReason, Published, RaftStatus, Role, publish},
     types::{Applied, Raft, Response},
 };
-use crate::store::{MAX_COMMAND_BYTES, Store, StoreHandle, codec::encode};
+use crate::store::{MAX_COMMAND_BYTES, Store, StoreError, StoreHandle, codec::encode};
 
 /// How long closing the data folder may take after the last write.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(20);
@@ -35,6 +35,7 @@ pub(super) struct Inner {
     pub(super) raft: Raft,
     storage: StoreHandle,
     published: Published,
+    unread: watch::Sender<Option<Arc<StoreError>>>,
     closing: CancellationToken,
     closed: watch::Receiver<()>,
 }
@@ -65,19 +66,24 @@ impl RaftNode {
         let config = Arc::new(library_config(&options)?);
         let store = {
             let (path, cluster) = (options.data_folder.clone(), options.cluster.clone());
-            let open = move || Store::open(&path, &cluster, options.member);
+            let open = move || {
+                let mut store = Store::open(&path, &cluster, options.member)?;
+                store.limit(options.max_level)?;
+                Ok::<_, StoreError>(store)
+            };
             tokio::task::spawn_blocking(open).await.map_err(|error| OpenError::Start(error.to_string()))??
         };
         let (storage, failure, closed) = (store.machine.handle(), store.log.failure(), store.closed());
         let network = Network::new(options.cluster.clone(), options.member);
+        let (lines, unread) = (network.lines(), watch::Sender::new(None));
         let Store { log, machine, .. } = store;
         let raft = Raft::new(options.member, config, network, log, machine)
             .await
             .map_err(|error| OpenError::Start(error.to_string()))?;
         found_cluster(&raft, &options.initial_members).await?;
-        let published = publish(raft.metrics(), failure);
+        let published = publish(raft.metrics(), failure, unread.subscribe(), lines);
         let closing = CancellationToken::new();
-        Ok(RaftNode { inner: Arc::new(Inner { options, raft, storage, published, closing, closed }) })
+        Ok(RaftNode { inner: Arc::new(Inner { options, raft, storage, published, unread, closing, closed }) })
     }
 
     /// The gRPC service that the other members call. Its server should send HTTP/2 keep-alives.
@@ -87,6 +93,7 @@ impl RaftNode {
             inner.options.cluster.clone(),
             self.id(),
             inner.raft.clone(),
+            inner.unread.clone(),
             inner.closing.clone(),
         )
     }
@@ -94,6 +101,11 @@ impl RaftNode {
     /// This member's id.
     pub fn id(&self) -> u64 {
         self.inner.options.member
+    }
+
+    /// The highest feature level that this member follows.
+    pub fn max_level(&self) -> u32 {
+        self.inner.options.max_level
     }
 
     /// Has a command written by a majority and applied here, and returns what it gave.

@@ -1,13 +1,15 @@
 //! The server for calls from the other members.
 
-use std::fmt::Display;
+use std::{fmt::Display, sync::Arc};
 
 use futures::{Stream, StreamExt, stream::BoxStream};
 use openraft::raft::AppendEntriesRequest;
 use serde::{Serialize, de::DeserializeOwned};
+use soloist_core::command::FEATURE_LEVEL;
 use soloist_proto::v1::{
     RaftAnswer, RaftEnvelope, SnapshotPart, raft_service_server as server, snapshot_part::Part,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -17,8 +19,8 @@ use super::{
     wire::{MAX_MESSAGE_BYTES, SnapshotHeader},
 };
 use crate::store::{
-    MAX_SNAPSHOT_BYTES,
-    codec::{checksum, decode, encode},
+    MAX_SNAPSHOT_BYTES, StoreError,
+    codec::{append_level, checksum, decode, encode},
 };
 
 /// Answers the other members' calls. Made by [`RaftNode::service`](super::RaftNode::service).
@@ -27,6 +29,8 @@ pub struct RaftService {
     cluster: String,
     member: u64,
     raft: Raft,
+    /// Set when the leader sends what only a later release can read.
+    unread: watch::Sender<Option<Arc<StoreError>>>,
     /// Ends the streams, which would otherwise keep a server from shutting down.
     closing: CancellationToken,
 }
@@ -37,9 +41,10 @@ impl RaftService {
         cluster: String,
         member: u64,
         raft: Raft,
+        unread: watch::Sender<Option<Arc<StoreError>>>,
         closing: CancellationToken,
     ) -> server::RaftServiceServer<RaftService> {
-        server::RaftServiceServer::new(RaftService { cluster, member, raft, closing })
+        server::RaftServiceServer::new(RaftService { cluster, member, raft, unread, closing })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
@@ -54,7 +59,14 @@ impl RaftService {
                 self.member, self.cluster
             )));
         }
-        decode(payload).map_err(|error| Status::invalid_argument(with_sources(&error)))
+        decode(payload).map_err(|error| {
+            if let Some(found) = append_level(payload).filter(|level| *level > FEATURE_LEVEL) {
+                let what = "what the leader sent".to_owned();
+                let error = StoreError::TooNew { what, found, max: FEATURE_LEVEL };
+                self.unread.send_replace(Some(Arc::new(error)));
+            }
+            Status::invalid_argument(with_sources(&error))
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a member knows about itself and its cluster, as one value that can be watched.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use openraft::{
     Instant as _, RaftMetrics, ServerState,
@@ -12,6 +12,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     error::Member,
+    network::Lines,
     types::{StoredMembership, TypeConfig},
 };
 use crate::store::StoreError;
@@ -89,23 +90,27 @@ pub(crate) struct Published {
 /// Follows the library's metrics and the disk until the member is shut down.
 pub(crate) fn publish(
     mut metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
-    mut disk: watch::Receiver<Option<std::sync::Arc<StoreError>>>,
+    mut disk: watch::Receiver<Option<Arc<StoreError>>>,
+    mut unread: watch::Receiver<Option<Arc<StoreError>>>,
+    lines: Arc<Lines>,
 ) -> Published {
     let first = RaftStatus::from_metrics(&metrics.borrow_watched());
     let (status, status_seen) = watch::channel(first);
     let (fatal, fatal_seen) = watch::channel(None);
     tokio::spawn(async move {
-        let mut disk_open = true;
+        let (mut disk_open, mut unread_open) = (true, true);
         loop {
-            // Cancel-safe: both arms only wait for a change.
+            // Cancel-safe: all arms only wait for a change.
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { break },
                 changed = disk.changed(), if disk_open => disk_open = changed.is_ok(),
+                changed = unread.changed(), if unread_open => unread_open = changed.is_ok(),
             }
             let metrics = metrics.borrow_and_update().clone();
-            let reason = match (&*disk.borrow(), &metrics.running_state) {
+            let stored = disk.borrow().clone().or_else(|| unread.borrow().clone());
+            let reason = match (stored, &metrics.running_state) {
                 // The cause, where the library only knows its effect.
-                (Some(error), _) => Some(with_sources(&**error)),
+                (Some(error), _) => Some(with_sources(&*error)),
                 (None, Err(Fatal::Stopped) | Ok(())) => None,
                 (None, Err(other)) => Some(other.to_string()),
             };
@@ -117,7 +122,9 @@ pub(crate) fn publish(
                 }
                 news
             });
-            status.send_replace(RaftStatus::from_metrics(&metrics));
+            let now = RaftStatus::from_metrics(&metrics);
+            lines.learn(now.voters.iter().chain(&now.learners));
+            status.send_replace(now);
         }
         status.send_modify(|status| status.role = Role::Stopped);
     });
@@ -125,6 +132,16 @@ pub(crate) fn publish(
 }
 
 impl RaftStatus {
+    /// Whether a member belongs to the cluster, voting or not.
+    pub fn belongs(&self, member: u64) -> bool {
+        self.voters.contains_key(&member) || self.learners.contains_key(&member)
+    }
+
+    /// Where the members are, by id.
+    pub fn addresses(&self) -> BTreeMap<u64, String> {
+        self.voters.iter().chain(&self.learners).map(|(id, address)| (*id, address.clone())).collect()
+    }
+
     fn from_metrics(metrics: &RaftMetrics<TypeConfig>) -> RaftStatus {
         let (voters, learners) = members(&metrics.membership_config);
         let address = |id: &u64| voters.get(id).or_else(|| learners.get(id)).cloned();

@@ -5,6 +5,9 @@
 
 use std::path::Path;
 
+use openraft::EntryPayload;
+use soloist_core::command::FIRST_LEVEL;
+
 use super::{
     disk::{Cell, Disk},
     error::{Damage, StoreError},
@@ -22,6 +25,8 @@ pub(crate) struct Contents {
     pub(crate) purged: Option<LogId>,
     /// The last entry, or `purged` if there is none.
     pub(crate) last: Option<LogId>,
+    /// The highest feature level of an entry, with its index; the lowest level there is if there is no entry.
+    pub(crate) level: (u32, u64),
 }
 
 impl Contents {
@@ -42,8 +47,15 @@ pub(crate) fn check(disk: &Disk, mark: Mark, folder: &Path) -> Result<Contents, 
     let mut last = purged;
     // What the log says about the index of the marker's last entry.
     let mut at_mark = None;
+    let mut level = (FIRST_LEVEL, 0);
     for entry in disk.entries(..) {
-        let id = entry?.log_id;
+        let entry = entry?;
+        let id = entry.log_id;
+        if let EntryPayload::Normal(command) = &entry.payload
+            && command.feature_level > level.0
+        {
+            level = (command.feature_level, id.index);
+        }
         let expected = last.map_or(0, |last| last.index + 1);
         if id.index != expected {
             return Err(damaged(folder, Damage::Hole { expected, found: id.index }));
@@ -81,7 +93,7 @@ pub(crate) fn check(disk: &Disk, mark: Mark, folder: &Path) -> Result<Contents, 
             ));
         }
     }
-    Ok(Contents { vote, purged, last })
+    Ok(Contents { vote, purged, last, level })
 }
 
 #[cfg(test)]

@@ -3,7 +3,11 @@
 //! Named fields cost some bytes and buy the right to add a field later: a member that is one release behind skips the
 //! field, and one that is ahead fills in its default.
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
+use soloist_core::command::FIRST_LEVEL;
 
 /// Length of the checksum in front of a sealed value, in bytes.
 const CHECKSUM_BYTES: usize = 4;
@@ -52,6 +56,58 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     })
 }
 
+/// The feature level of a log entry that this release cannot read otherwise: a command that it does not know, of a later level.
+pub(crate) fn entry_level(bytes: &[u8]) -> Option<u32> {
+    decode::<EntryHead>(bytes).ok().map(|head| head.level())
+}
+
+/// The highest feature level among the entries of an append that this release cannot read otherwise.
+pub(crate) fn append_level(bytes: &[u8]) -> Option<u32> {
+    let head = decode::<AppendHead>(bytes).ok()?;
+    head.entries.iter().map(EntryHead::level).max()
+}
+
+/// The feature level of a state that this release may not be able to read otherwise.
+pub(crate) fn state_level(bytes: &[u8]) -> Option<u32> {
+    decode::<StateHead>(bytes).ok().map(|head| head.level.unwrap_or(FIRST_LEVEL))
+}
+
+#[derive(Deserialize)]
+struct AppendHead {
+    entries: Vec<EntryHead>,
+}
+
+#[derive(Deserialize)]
+struct EntryHead {
+    payload: PayloadHead,
+}
+
+#[derive(Deserialize)]
+enum PayloadHead {
+    Blank,
+    Normal(CommandHead),
+    Membership(IgnoredAny),
+}
+
+#[derive(Deserialize)]
+struct CommandHead {
+    feature_level: u32,
+}
+
+#[derive(Deserialize)]
+struct StateHead {
+    level: Option<u32>,
+}
+
+impl EntryHead {
+    fn level(&self) -> u32 {
+        match &self.payload {
+            PayloadHead::Normal(command) => command.feature_level,
+            PayloadHead::Blank | PayloadHead::Membership(IgnoredAny) => FIRST_LEVEL,
+        }
+    }
+}
+
 /// Puts a checksum in front of a value. It covers the key too, so a value that turns up under another key is noticed.
 pub(crate) fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(CHECKSUM_BYTES + value.len());
@@ -97,6 +153,44 @@ mod tests {
             assert_eq!(unseal(b"key", &torn), None, "bit {bit}");
         }
         assert_eq!(unseal(b"key", &sealed[..3]), None);
+    }
+
+    #[test]
+    fn the_level_of_what_cannot_be_read_is_found() {
+        // As a later release might write it: a command and fields that nobody knows here.
+        #[derive(serde::Serialize)]
+        enum Payload {
+            Blank,
+            Normal(Later),
+        }
+        #[derive(serde::Serialize)]
+        struct Later {
+            time: u64,
+            feature_level: u32,
+            command: std::collections::BTreeMap<String, Vec<u32>>,
+        }
+        #[derive(serde::Serialize)]
+        struct Entry {
+            log_id: u32,
+            payload: Payload,
+        }
+        #[derive(serde::Serialize)]
+        struct Append {
+            vote: u32,
+            entries: Vec<Entry>,
+        }
+        let command = std::collections::BTreeMap::from([("dance".to_owned(), vec![1, 2])]);
+        let later =
+            Entry { log_id: 7, payload: Payload::Normal(Later { time: 1, feature_level: 9, command }) };
+        let bytes = encode(&later).unwrap();
+        assert!(decode::<crate::raft::types::LogEntry>(&bytes).is_err());
+        assert_eq!(entry_level(&bytes), Some(9));
+        let blank = Entry { log_id: 8, payload: Payload::Blank };
+        let append = encode(&Append { vote: 1, entries: vec![later, blank] }).unwrap();
+        assert_eq!(append_level(&append), Some(9));
+        assert_eq!(state_level(&encode(&std::collections::BTreeMap::from([("level", 3)])).unwrap()), Some(3));
+        let first = encode(&soloist_core::State::default()).unwrap();
+        assert_eq!(state_level(&first), Some(1), "the first release wrote no level");
     }
 
     #[test]

@@ -20,9 +20,10 @@ use redb::{
     Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use soloist_core::command::FEATURE_LEVEL;
 
 use super::{
-    codec::{decode, encode, seal, unseal},
+    codec::{decode, encode, entry_level, seal, unseal},
     error::{Damage, StoreError},
     folder::{Folder, damaged, sync_folder},
     pending::{Merged, Pending, Sealed},
@@ -255,7 +256,13 @@ impl Disk {
 
     fn open_entry(&self, index: u64, sealed: &[u8]) -> Result<LogEntry, StoreError> {
         let name = || format!("log entry {index}");
-        let entry: LogEntry = self.open_value(&index.to_be_bytes(), sealed, name)?;
+        let entry: LogEntry = self.open_value(&index.to_be_bytes(), sealed, name).map_err(|error| {
+            let record = unseal(&index.to_be_bytes(), sealed);
+            match record.and_then(entry_level).filter(|level| *level > FEATURE_LEVEL) {
+                Some(found) => StoreError::TooNew { what: name(), found, max: FEATURE_LEVEL },
+                None => error,
+            }
+        })?;
         if entry.log_id.index != index {
             return Err(damaged(&self.folder, Damage::Record { record: name() }));
         }

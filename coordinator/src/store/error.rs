@@ -52,6 +52,21 @@ pub enum StoreError {
         found_member: u64,
     },
 
+    /// The cluster was finalized for a later release than this one, or than this member is held back to.
+    #[error(
+        "{what} is of feature level {found}, and this member goes up to {max}: the cluster was finalized for a later release. \
+         Start that release here, or raise max_feature_level in this member's configuration if it is set. The data is fine: \
+         nothing has to be deleted"
+    )]
+    TooNew {
+        /// What was met.
+        what: String,
+        /// Its level.
+        found: u32,
+        /// The highest level that this member follows.
+        max: u32,
+    },
+
     /// The folder does not hold what it should.
     #[error("data folder {} is damaged: {damage}. {REJOIN}", path.display())]
     Damaged {

@@ -13,11 +13,11 @@ use openraft::{
     EntryPayload, OptionalSend,
     storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine},
 };
-use soloist_core::State;
+use soloist_core::{State, command::FEATURE_LEVEL};
 use tokio::sync::watch;
 
 use super::{
-    codec::{decode, encode},
+    codec::{decode, encode, state_level},
     error::{Damage, StoreError},
     folder::damaged,
     snapshot::{SnapshotFiles, SnapshotPlace},
@@ -62,6 +62,8 @@ impl StoreHandle {
 pub struct Machine<P = SnapshotFiles> {
     shared: Arc<Shared>,
     snapshots: P,
+    /// The highest feature level that is followed.
+    max_level: u32,
 }
 
 #[derive(Debug)]
@@ -92,6 +94,9 @@ impl Replica {
                 Response::Command(Applied { index, reply })
             }
             EntryPayload::Membership(membership) => {
+                let before = self.membership.nodes().map(|(id, _)| *id).collect();
+                let after = membership.nodes().map(|(id, _)| *id).collect();
+                soloist_core::members::changed(&mut self.state, &before, &after);
                 self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
                 Response::Internal { index }
             }
@@ -110,10 +115,13 @@ impl<P: SnapshotPlace> Machine<P> {
     pub fn open(snapshots: P, purged: Option<LogId>) -> Result<Machine<P>, StoreError> {
         let replica = match snapshots.load()? {
             None => Replica::default(),
-            Some(snapshot) => decode_replica(&snapshot.meta, &snapshot.snapshot).map_err(|error| {
-                let record = format!("state in the newest snapshot ({error})");
-                damaged(snapshots.path(), Damage::Record { record })
-            })?,
+            Some(snapshot) => {
+                follow("the newest snapshot", state_level(&snapshot.snapshot), FEATURE_LEVEL)?;
+                decode_replica(&snapshot.meta, &snapshot.snapshot).map_err(|error| {
+                    let record = format!("state in the newest snapshot ({error})");
+                    damaged(snapshots.path(), Damage::Record { record })
+                })?
+            }
         };
         if let Some(purged) = purged
             && replica.last.is_none_or(|last| last < purged)
@@ -122,7 +130,19 @@ impl<P: SnapshotPlace> Machine<P> {
             return Err(damaged(snapshots.path(), Damage::LostSnapshot { purged: purged.index, found }));
         }
         let applied = watch::Sender::new(replica.index());
-        Ok(Machine { shared: Arc::new(Shared { replica: RwLock::new(replica), applied }), snapshots })
+        let shared = Arc::new(Shared { replica: RwLock::new(replica), applied });
+        Ok(Machine { shared, snapshots, max_level: FEATURE_LEVEL })
+    }
+
+    /// Follows entries and snapshots up to this feature level only.
+    ///
+    /// # Errors
+    ///
+    /// When the state is of a higher one already.
+    pub(crate) fn limit(&mut self, max: u32) -> Result<(), StoreError> {
+        self.max_level = max;
+        let level = self.shared.replica.read().expect(POISONED).state.level;
+        follow("the state", Some(level), max)
     }
 
     /// Read access to the state.
@@ -145,6 +165,13 @@ impl<P: SnapshotPlace> RaftStateMachine<P::Config> for Machine<P> {
         S: Stream<Item = Result<EntryResponder<P::Config>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
+            if let EntryPayload::Normal(command) = &entry.payload
+                && command.feature_level > self.max_level
+            {
+                let what = format!("log entry {}", entry.log_id.index);
+                let (found, max) = (command.feature_level, self.max_level);
+                return Err(StoreError::TooNew { what, found, max }.into());
+            }
             let response = self.shared.replica.write().expect(POISONED).apply(&entry);
             // Before the answer: whoever got it may wait for its index and must not wait in vain.
             self.shared.applied.send_replace(entry.log_id.index);
@@ -163,6 +190,7 @@ impl<P: SnapshotPlace> RaftStateMachine<P::Config> for Machine<P> {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Vec<u8>) -> Result<(), io::Error> {
         // Decoded first: one that cannot be read must not replace one that can.
+        follow("the snapshot that the leader sent", state_level(&snapshot), self.max_level)?;
         let replica = decode_replica(meta, &snapshot)?;
         let meta = meta.clone();
         self.snapshots.run(move |snapshots| snapshots.save(&meta, &snapshot)).await?;
@@ -197,6 +225,14 @@ impl<P: SnapshotPlace> RaftSnapshotBuilder<P::Config> for SnapshotBuilder<P> {
             Ok(Snapshot { meta, snapshot: state })
         };
         self.snapshots.run(work).await
+    }
+}
+
+/// Whether this member may follow what is of this feature level; of what tells none, the reading itself decides.
+fn follow(what: &str, level: Option<u32>, max: u32) -> Result<(), StoreError> {
+    match level {
+        Some(found) if found > max => Err(StoreError::TooNew { what: what.to_owned(), found, max }),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -19,6 +19,8 @@ mod disk;
 mod error;
 mod flusher;
 mod folder;
+#[cfg(test)]
+mod golden;
 mod log;
 mod machine;
 mod marker;
@@ -45,6 +47,8 @@ pub struct Store {
     pub log: LogStore,
     /// The state, as of the newest snapshot.
     pub machine: Machine,
+    /// The highest feature level of an entry in the log, with its index.
+    level: (u32, u64),
     folder: watch::Receiver<()>,
 }
 
@@ -70,7 +74,21 @@ impl Store {
         disk.sync()?;
         marker.set(contents.mark())?;
         let log = LogStore::start(folder, disk, marker, &contents)?;
-        Ok(Store { log, machine, folder: closed })
+        Ok(Store { log, machine, level: contents.level, folder: closed })
+    }
+
+    /// Holds the member back to a feature level: what is of a higher one stops it.
+    ///
+    /// # Errors
+    ///
+    /// When the folder holds something of a higher level already.
+    pub(crate) fn limit(&mut self, max: u32) -> Result<(), StoreError> {
+        self.machine.limit(max)?;
+        let (found, index) = self.level;
+        if found > max {
+            return Err(StoreError::TooNew { what: format!("log entry {index}"), found, max });
+        }
+        Ok(())
     }
 
     /// A receiver whose `changed` fails once everything in the folder is closed and another process may open it.

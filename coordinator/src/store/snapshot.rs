@@ -148,7 +148,7 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     fs::remove_file(path).map_err(StoreError::io("remove", path))
 }
 
-fn to_file(meta: &SnapshotMeta, state: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) fn to_file(meta: &SnapshotMeta, state: &[u8]) -> io::Result<Vec<u8>> {
     let meta = encode(meta)?;
     let mut content = Vec::with_capacity(HEADER_BYTES + meta.len() + state.len());
     content.extend_from_slice(MAGIC);
@@ -162,7 +162,7 @@ fn to_file(meta: &SnapshotMeta, state: &[u8]) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-fn from_file(content: &[u8]) -> Option<Snapshot> {
+pub(super) fn from_file(content: &[u8]) -> Option<Snapshot> {
     let (magic, rest) = content.split_first_chunk::<8>()?;
     let (sum, rest) = rest.split_first_chunk::<4>()?;
     if magic != MAGIC || *sum != checksum(MAGIC, rest).to_le_bytes() {

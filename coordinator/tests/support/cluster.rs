@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use futures::future::join_all;
 use soloist_coordinator::{Config, Coordinator, config::LogFormat, raft::Role};
-use soloist_core::policy::Policy;
+use soloist_core::{command::FEATURE_LEVEL, policy::Policy};
 use soloist_proto::v1::{
     cluster_service_client::ClusterServiceClient, operator_service_client::OperatorServiceClient,
 };
@@ -135,6 +135,7 @@ pub(crate) fn config(id: u64, members: &BTreeMap<u64, String>, data: PathBuf) ->
         http: Some("127.0.0.1:0".into()),
         members: members.clone(),
         fleet_defaults: Policy::default(),
+        max_feature_level: FEATURE_LEVEL,
         log: "info".into(),
         log_format: LogFormat::Human,
     }

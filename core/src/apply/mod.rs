@@ -12,7 +12,7 @@ pub(crate) mod sign;
 mod timer;
 
 use crate::advance::{Now, advance};
-use crate::command::{Command, Entry};
+use crate::command::{Command, Entry, FEATURE_LEVEL};
 use crate::event::Event;
 use crate::ids::{FleetId, Generation, OperationId, Token};
 use crate::journal::Journal;
@@ -184,6 +184,14 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> Outcome {
         }),
         Command::Timer { fleet, timer } => {
             in_fleet(state, fleet, now, |_, found, journal| Ok(timer::ring(found, timer, now, journal)))
+        }
+        Command::Raise { level, .. } => {
+            // What does not know the level does not get here: see `Entry::feature_level`.
+            let raised = *level > state.level && *level <= FEATURE_LEVEL;
+            if raised {
+                state.level = *level;
+            }
+            Outcome { reply: Ok(if raised { Reply::Done } else { Reply::Unchanged }), events: Vec::new() }
         }
     };
     #[cfg(all(debug_assertions, not(feature = "mutations")))]

@@ -1,6 +1,7 @@
 //! One file per command: its arguments and one function.
 
 pub mod backup;
+pub mod cluster;
 pub mod confirm;
 pub mod demo;
 pub mod events;

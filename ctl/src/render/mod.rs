@@ -1,5 +1,6 @@
 //! How things look: [`table`] for people, [`json`] for programs. Pure functions; nothing here writes.
 
+pub mod cluster;
 pub mod json;
 pub mod plan;
 pub mod policy;

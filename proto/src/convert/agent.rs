@@ -49,6 +49,8 @@ pub struct Greeting {
     pub registration: Registration,
     /// Its own version.
     pub version: String,
+    /// The cluster whose members it remembers; empty if it remembers none.
+    pub cluster: String,
 }
 
 impl From<Greeting> for v1::Hello {
@@ -58,6 +60,7 @@ impl From<Greeting> for v1::Hello {
             node: greeting.node.into(),
             registration: Some(greeting.registration.into()),
             version: greeting.version,
+            cluster: greeting.cluster,
         }
     }
 }
@@ -70,6 +73,7 @@ impl TryFrom<v1::Hello> for Greeting {
             node: name("node", hello.node)?,
             registration: nested("registration", hello.registration)?,
             version: hello.version,
+            cluster: hello.cluster,
         })
     }
 }

@@ -238,7 +238,9 @@ pub(crate) fn findings() -> Vec<Finding> {
 }
 
 pub(crate) fn greeting() -> Greeting {
-    Greeting { fleet: fleet(), node: node("a"), registration: registration(), version: "0.1.0".into() }
+    // Without a cluster: an agent of the first release sends none, and the golden bytes are such an agent's.
+    let (version, cluster) = ("0.1.0".into(), String::new());
+    Greeting { fleet: fleet(), node: node("a"), registration: registration(), version, cluster }
 }
 
 pub(crate) fn registration() -> Registration {

@@ -29,6 +29,10 @@ pub struct FleetOptions {
     pub releases: Vec<String>,
     /// The program that fetches another version, as a list in TOML.
     pub fetch: String,
+    /// Places for coordinators that join later.
+    pub joining: usize,
+    /// More keys of every coordinator's configuration.
+    pub member_keys: String,
 }
 
 impl Default for FleetOptions {
@@ -44,6 +48,8 @@ impl Default for FleetOptions {
             app_keys: String::new(),
             releases: Vec::new(),
             fetch: "[]".into(),
+            joining: 0,
+            member_keys: String::new(),
         }
     }
 }
@@ -67,6 +73,7 @@ pub struct Fleet {
     pub agent_http: Vec<u16>,
     /// Ports of the apps.
     pub apps: Vec<u16>,
+    founders: usize,
     _poller: Poller,
     _temp: tempfile::TempDir,
 }
@@ -113,20 +120,22 @@ impl Fleet {
     pub fn prepare(options: &FleetOptions) -> Self {
         let temp = tempfile::tempdir().expect("a temporary folder");
         let folder = temp.path().to_owned();
-        let ports = free_ports(options.members * 2 + options.nodes * 2);
-        let (grpc, rest) = ports.split_at(options.members);
-        let (http, rest) = rest.split_at(options.members);
+        let members = options.members + options.joining;
+        let ports = free_ports(members * 2 + options.nodes * 2);
+        let (grpc, rest) = ports.split_at(members);
+        let (http, rest) = rest.split_at(members);
         let (agent_http, apps) = rest.split_at(options.nodes);
         let name = format!("t{}-{}", std::process::id(), ports[0]);
         let fleet = Self {
             name,
-            members: (0..options.members).map(|_| None).collect(),
+            members: (0..members).map(|_| None).collect(),
             agents: (0..options.nodes).map(|_| None).collect(),
             grpc: grpc.to_vec(),
             http: http.to_vec(),
             agent_http: agent_http.to_vec(),
             apps: apps.to_vec(),
             folder,
+            founders: options.members,
             _poller: Poller::start(agent_http),
             _temp: temp,
         };
@@ -139,17 +148,19 @@ impl Fleet {
             std::fs::write(self.folder.join(name), text)
                 .expect("a file in a temporary folder can be written");
         };
-        let mut list = String::new();
-        for (at, port) in self.grpc.iter().enumerate() {
+        let mut list = "[members]\n".to_owned();
+        for (at, port) in self.grpc[..options.members].iter().enumerate() {
             let _ = writeln!(list, "{} = \"127.0.0.1:{port}\"", at + 1);
         }
         for at in 0..self.grpc.len() {
             let text = format!(
-                "id = {}\ndata = \"{}\"\nlisten = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n[members]\n{list}\n[fleet_defaults]\n{}",
+                "id = {}\ndata = \"{}\"\nlisten = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n{}{}\n[fleet_defaults]\n{}",
                 at + 1,
                 self.folder.join(format!("member-{}", at + 1)).display(),
                 self.grpc[at],
                 self.http[at],
+                options.member_keys,
+                if at < options.members { &list } else { "join = true\n" },
                 options.policy,
             );
             save(format!("coordinator-{}.toml", at + 1), &text);
@@ -244,7 +255,8 @@ impl Fleet {
         };
         let migrate: Vec<String> = start.iter().cloned().chain(["--quickstart".to_owned()]).collect();
         let coordinators =
-            self.grpc.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect::<Vec<_>>().join(", ");
+            self.grpc[..self.founders].iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect::<Vec<_>>();
+        let coordinators = coordinators.join(", ");
         let folder = self.folder.join(format!("node-{}", at + 1));
         std::fs::create_dir_all(&folder).expect("a folder in a temporary folder can be made");
         format!(
@@ -273,6 +285,16 @@ impl Fleet {
         let log = self.folder.join(format!("coordinator-{}.log", at + 1));
         let config = config.to_string_lossy().into_owned();
         self.members[at] = Some(Daemon::start(&bin("soloist-coordinator"), &["--config", &config], &log));
+    }
+
+    /// Changes a coordinator's configuration, by member id less one; it counts from its next start on.
+    ///
+    /// # Panics
+    /// When the file cannot be read or written.
+    pub fn configure_member(&self, at: usize, change: impl FnOnce(String) -> String) {
+        let path = self.folder.join(format!("coordinator-{}.toml", at + 1));
+        let text = std::fs::read_to_string(&path).expect("the configuration can be read");
+        std::fs::write(path, change(text)).expect("the configuration can be written");
     }
 
     /// Starts an agent, by node number less one.

@@ -11,7 +11,6 @@ use openraft::{ServerState, async_runtime::WatchReceiver, errors::ClientWriteErr
 use soloist_coordinator::{raft::types::Response, store::StoreHandle};
 use soloist_core::{
     Command, Entry,
-    command::FEATURE_LEVEL,
     due::{Contact, due, witness},
     time::{LeaderClock, Millis},
 };
@@ -113,9 +112,9 @@ impl Node {
     }
 
     async fn promote(&self, term: u64) -> bool {
-        let time = self.state.read(|state, _| state.now);
         let command = Command::Promote { member: self.id };
-        let entry = Entry { time, wall_ms: self.wall(), feature_level: FEATURE_LEVEL, command };
+        let (time, feature_level) = self.state.read(|state, _| (state.now, state.stamp_level(&command)));
+        let entry = Entry { time, wall_ms: self.wall(), feature_level, command };
         if !matches!(self.write(entry).await, Answer::Applied(_)) {
             return false;
         }
@@ -148,7 +147,8 @@ impl Node {
             self.state.read(|state, _| witness(&mut command, state, &seat.contact, time));
             time
         };
-        let entry = Entry { time, wall_ms: self.wall(), feature_level: FEATURE_LEVEL, command };
+        let feature_level = self.state.read(|state, _| state.stamp_level(&command));
+        let entry = Entry { time, wall_ms: self.wall(), feature_level, command };
         self.write(entry).await
     }
 

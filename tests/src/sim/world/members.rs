@@ -2,7 +2,6 @@
 
 use super::World;
 use super::network::Message;
-use soloist_core::command::FEATURE_LEVEL;
 use soloist_core::due::{due, witness};
 use soloist_core::invariants::invariants;
 use soloist_core::rule::Rule;
@@ -90,7 +89,7 @@ impl World {
         let elapsed = self.members[at].elapsed(self.now);
         let wall_ms = self.members[at].wall(self.now);
         let time = self.members[at].clock.stamp(elapsed, wall_ms).unwrap_or(self.master.now);
-        let entry = Entry { time, wall_ms, feature_level: FEATURE_LEVEL, command };
+        let entry = Entry { time, wall_ms, feature_level: self.master.stamp_level(&command), command };
         let index = self.log.len() as u64 + 1;
         self.note(format!("#{index} {entry}"));
         self.log.push((self.now, entry.clone()));
