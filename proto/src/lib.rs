@@ -3,11 +3,9 @@
 //! - [`v1`]: messages, clients and servers.
 //! - [`convert`]: the core's types to messages and back. Everything is parsed here, at the edge; nothing behind it sees an
 //!   unchecked name or a missing field.
-//! - [`door`]: how many may be connected to a server.
 //! - [`errors`]: how a refusal travels as a gRPC error.
 
 pub mod convert;
-pub mod door;
 pub mod errors;
 
 /// The messages, clients and servers of the package `soloist.v1`.
