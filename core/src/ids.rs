@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct BadName {
     /// What the name should have named, for example `fleet`.
     pub what: &'static str,
-    /// The refused text.
+    /// The beginning of the refused text.
     pub value: String,
     /// Longest accepted length in bytes.
     pub max: usize,
@@ -29,7 +29,9 @@ fn check(what: &'static str, value: &str) -> Result<(), BadName> {
     if head && tail && value.len() <= NAME_MAX {
         return Ok(());
     }
-    Err(BadName { what, value: value.to_owned(), max: NAME_MAX })
+    // Enough to recognise it; it may come from anyone.
+    let value = value.chars().take(2 * NAME_MAX).collect();
+    Err(BadName { what, value, max: NAME_MAX })
 }
 
 macro_rules! name {

@@ -1,12 +1,17 @@
 //! Registrations, and shorthands for the messages of a session.
 
 use soloist_core::{
+    agent::LINEAGE_MAX,
     assignment::{Assignment, Observed},
     command::Registration,
     ids::{BootId, FleetId, Incarnation, MachineId, NodeId},
 };
 
-use super::{FieldError, name, nested};
+use super::{
+    FieldError,
+    bound::{at_most, text, word},
+    name, nested,
+};
 use crate::v1;
 
 impl From<Registration> for v1::Registration {
@@ -26,14 +31,16 @@ impl From<Registration> for v1::Registration {
 impl TryFrom<v1::Registration> for Registration {
     type Error = FieldError;
     fn try_from(registration: v1::Registration) -> Result<Self, FieldError> {
+        let role = registration.role().into();
+        let lineage = at_most(2 * LINEAGE_MAX, "lineage", registration.lineage)?;
         Ok(Self {
-            role: registration.role().into(),
+            role,
             incarnation: Incarnation(registration.incarnation),
-            lineage: registration.lineage.into_iter().map(Incarnation).collect(),
+            lineage: lineage.into_iter().map(Incarnation).collect(),
             fresh: registration.fresh,
-            machine: MachineId(registration.machine),
-            boot: BootId(registration.boot),
-            address: registration.address,
+            machine: MachineId(word("machine", registration.machine)?),
+            boot: BootId(word("boot", registration.boot)?),
+            address: word("address", registration.address)?,
         })
     }
 }
@@ -72,8 +79,8 @@ impl TryFrom<v1::Hello> for Greeting {
             fleet: name("fleet", hello.fleet)?,
             node: name("node", hello.node)?,
             registration: nested("registration", hello.registration)?,
-            version: hello.version,
-            cluster: hello.cluster,
+            version: text(hello.version),
+            cluster: text(hello.cluster),
         })
     }
 }

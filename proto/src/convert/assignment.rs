@@ -6,7 +6,7 @@ use soloist_core::{
     time::Millis,
 };
 
-use super::{FieldError, each, maybe, name, named, nested, parameters, unknown};
+use super::{FieldError, bound::word, each, maybe, name, named, nested, parameters, unknown};
 use crate::v1::{self, run::Kind};
 
 impl From<Run> for v1::Run {
@@ -122,7 +122,8 @@ impl From<Proof> for v1::Proof {
 impl TryFrom<v1::Proof> for Proof {
     type Error = FieldError;
     fn try_from(proof: v1::Proof) -> Result<Self, FieldError> {
-        Ok(Self { plugin: proof.plugin, loaded: proof.loaded, since: proof.since.map(Generation) })
+        let plugin = word("plugin", proof.plugin)?;
+        Ok(Self { plugin, loaded: proof.loaded, since: proof.since.map(Generation) })
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod agent;
 mod assignment;
+mod bound;
 mod event;
 mod fence;
 mod observed;
@@ -17,6 +18,7 @@ mod view;
 use std::collections::BTreeMap;
 
 pub use agent::Greeting;
+pub use bound::{LIST_MAX, REPORT_TEXT_MAX, WORD_MAX};
 pub use fence::covers;
 use soloist_core::ids::BadName;
 
@@ -117,7 +119,7 @@ pub fn named(field: &str, list: Vec<v1::Parameter>) -> Result<BTreeMap<String, S
     let mut map = BTreeMap::new();
     for v1::Parameter { name, value } in list {
         if map.contains_key(&name) {
-            return Err(FieldError::new(field, format!("\"{name}\" occurs twice")));
+            return Err(FieldError::new(field, format!("\"{}\" occurs twice", bound::text(name))));
         }
         map.insert(name, value);
     }

@@ -1,13 +1,23 @@
 //! Reports: what an agent saw.
 
 use soloist_core::{
-    assignment::{AppState, DatabaseFacts, DbSession, Foreign, Observed, TaskKey, TaskPhase, TaskResult},
+    assignment::{
+        AppState, DatabaseFacts, DbSession, Foreign, OUTPUT_TEXT_MAX, Observed, STALE_MAX, TaskKey,
+        TaskPhase, TaskResult,
+    },
     ids::{BootId, Generation, Token, Version},
+    policy::NODES_MAX,
     quiet::bounded,
 };
 
 use super::traffic::{seen, servers};
-use super::{FieldError, each, fence::few, maybe, named, nested, parameters, unknown};
+use super::{
+    FieldError,
+    bound::{LIST_MAX, at_most, cut, text, word},
+    each,
+    fence::few,
+    maybe, named, nested, parameters, unknown,
+};
 use crate::v1;
 
 impl From<AppState> for v1::AppState {
@@ -33,12 +43,12 @@ impl TryFrom<v1::AppState> for AppState {
         Ok(match app.kind() {
             Kind::Unspecified => return Err(unknown("kind")),
             Kind::Stopped => AppState::Stopped,
-            Kind::Refused => AppState::Refused(app.detail),
+            Kind::Refused => AppState::Refused(text(app.detail)),
             Kind::Starting => AppState::Starting,
             Kind::Serving => AppState::Serving,
-            Kind::Failed => AppState::Failed(app.detail),
+            Kind::Failed => AppState::Failed(text(app.detail)),
             Kind::Stopping => AppState::Stopping,
-            Kind::Crashed => AppState::Crashed(app.detail),
+            Kind::Crashed => AppState::Crashed(text(app.detail)),
         })
     }
 }
@@ -52,7 +62,11 @@ impl From<DatabaseFacts> for v1::DatabaseFacts {
 impl TryFrom<v1::DatabaseFacts> for DatabaseFacts {
     type Error = FieldError;
     fn try_from(facts: v1::DatabaseFacts) -> Result<Self, FieldError> {
-        Ok(Self { identity: facts.identity, version: facts.version.map(Version), empty: facts.empty })
+        Ok(Self {
+            identity: word("identity", facts.identity)?,
+            version: version("version", facts.version)?,
+            empty: facts.empty,
+        })
     }
 }
 
@@ -65,7 +79,7 @@ impl From<Foreign> for v1::Foreign {
 impl TryFrom<v1::Foreign> for Foreign {
     type Error = FieldError;
     fn try_from(foreign: v1::Foreign) -> Result<Self, FieldError> {
-        Ok(Self { pid: foreign.pid, owner: foreign.owner, command: foreign.command })
+        Ok(Self { pid: foreign.pid, owner: text(foreign.owner), command: text(foreign.command) })
     }
 }
 
@@ -80,7 +94,7 @@ impl TryFrom<v1::DbSession> for DbSession {
     type Error = FieldError;
     fn try_from(session: v1::DbSession) -> Result<Self, FieldError> {
         let v1::DbSession { pid, role, client, application } = session;
-        Ok(Self { pid, role, client, application })
+        Ok(Self { pid, role: text(role), client: text(client), application: text(application) })
     }
 }
 
@@ -106,7 +120,7 @@ impl TryFrom<v1::TaskOutcome> for (TaskKey, TaskPhase, TaskResult) {
         let result = match kind {
             Kind::Unspecified => return Err(unknown("kind")),
             Kind::Done => TaskResult::Done,
-            Kind::Failed => TaskResult::Failed(outcome.reason),
+            Kind::Failed => TaskResult::Failed(text(outcome.reason)),
             Kind::Interrupted => TaskResult::Interrupted,
         };
         Ok((nested("key", outcome.key)?, phase, result))
@@ -148,28 +162,43 @@ impl TryFrom<v1::Observed> for Observed {
     fn try_from(observed: v1::Observed) -> Result<Self, FieldError> {
         Ok(Self {
             applied: Generation(observed.applied),
-            boot: BootId(observed.boot),
+            boot: BootId(word("boot", observed.boot)?),
             app: nested("app", observed.app)?,
             launched: observed.launched.map(Generation),
             processes: observed.processes,
-            by_hand: observed.by_hand,
-            code: observed.code.map(Version),
+            by_hand: observed.by_hand.map(text),
+            code: version("code", observed.code)?,
             database: maybe("database", observed.database)?,
-            foreign: each("foreign", observed.foreign)?,
-            sessions: each("sessions", observed.sessions)?,
-            holders: observed.holders.into_iter().map(Token).collect(),
+            foreign: each("foreign", at_most(LIST_MAX, "foreign", observed.foreign)?)?,
+            sessions: each("sessions", at_most(LIST_MAX, "sessions", observed.sessions)?)?,
+            holders: at_most(LIST_MAX, "holders", observed.holders)?.into_iter().map(Token).collect(),
             task: maybe("task", observed.task)?,
             proved: maybe("proved", observed.proved)?,
-            unproved: observed.unproved,
-            output: named("output", observed.output)?,
+            unproved: observed.unproved.map(text),
+            output: named("output", output(observed.output)?)?,
             away: observed.away,
-            servers: seen(observed.servers)?,
-            unsteered: observed.unsteered,
-            stale: observed.stale,
+            servers: seen(at_most(2 * NODES_MAX, "servers", observed.servers)?)?,
+            unsteered: observed.unsteered.map(text),
+            stale: observed.stale.into_iter().take(STALE_MAX).map(short).collect(),
             under_way: observed.under_way.map(|under_way| bounded(under_way.works)),
             cut: bounded(observed.cut_off),
             fences: each("fences", few(observed.fences))?,
             fenced: each("fenced", few(observed.fenced))?,
         })
     }
+}
+
+fn version(field: &str, version: Option<String>) -> Result<Option<Version>, FieldError> {
+    Ok(version.map(|version| word(field, version)).transpose()?.map(Version))
+}
+
+fn short(text: String) -> String {
+    cut(text, OUTPUT_TEXT_MAX)
+}
+
+fn output(output: Vec<v1::Parameter>) -> Result<Vec<v1::Parameter>, FieldError> {
+    let output = at_most(LIST_MAX, "output", output)?.into_iter();
+    Ok(output
+        .map(|v1::Parameter { name, value }| v1::Parameter { name: short(name), value: short(value) })
+        .collect())
 }

@@ -1,13 +1,13 @@
 //! What people want of a fleet, and what they decide.
 
 use soloist_core::{
-    check::{Check, Expected, What},
+    check::{CHECKS_MAX, Check, Expected, What},
     command::Decision,
-    policy::{Fencing, Heal, Policy, Traffic, Uploads},
+    policy::{Fencing, Heal, NODES_MAX, Policy, Traffic, Uploads},
     time::Millis,
 };
 
-use super::{FieldError, each, maybe, name, unknown};
+use super::{FieldError, bound::at_most, each, maybe, name, unknown};
 use crate::v1::{self, check::What as Kind};
 
 impl From<Expected> for v1::Expected {
@@ -211,14 +211,17 @@ impl TryFrom<v1::Policy> for Policy {
             heal: policy.heal().try_into()?,
             grace: policy.grace_ms.map(Millis),
             uploads,
-            checks: each("checks", policy.checks)?,
+            checks: each("checks", at_most(CHECKS_MAX, "checks", policy.checks)?)?,
             max_parallel: policy.max_parallel,
             drain_timeout: Millis(policy.drain_timeout_ms),
             quiet_timeout: Millis(policy.quiet_timeout_ms),
             fence,
             fence_after: policy.fence_after_ms.map_or(Policy::default().fence_after, Millis),
             commercial_plugins: policy.commercial_plugins,
-            order: policy.order.into_iter().map(|node| name("order", node)).collect::<Result<_, _>>()?,
+            order: at_most(NODES_MAX, "order", policy.order)?
+                .into_iter()
+                .map(|node| name("order", node))
+                .collect::<Result<_, _>>()?,
         })
     }
 }

@@ -4,10 +4,15 @@ use soloist_core::{
     command::Submission,
     ids::{MachineId, NodeId, Version},
     operation::{HoldMode, PackageChange, PluginChange, Request},
+    policy::NODES_MAX,
     time::Millis,
 };
 
-use super::{FieldError, each, maybe_name, name, unknown};
+use super::{
+    FieldError,
+    bound::{at_most, text, word},
+    each, maybe_name, name, unknown,
+};
 use crate::v1::{self, request::Request as Kind};
 
 impl From<HoldMode> for v1::hold::Mode {
@@ -55,7 +60,7 @@ fn list(nodes: Vec<NodeId>) -> v1::NodeList {
 }
 
 fn named(field: &str, list: v1::NodeList) -> Result<Vec<NodeId>, FieldError> {
-    list.nodes.into_iter().map(|node| name(field, node)).collect()
+    at_most(NODES_MAX, field, list.nodes)?.into_iter().map(|node| name(field, node)).collect()
 }
 
 impl From<Request> for v1::Request {
@@ -189,10 +194,10 @@ impl TryFrom<v1::Submission> for Submission {
     type Error = FieldError;
     fn try_from(submission: v1::Submission) -> Result<Self, FieldError> {
         Ok(Self {
-            by: submission.by,
-            reason: submission.reason,
+            by: text(submission.by),
+            reason: text(submission.reason),
             wait: submission.wait_ms.map(Millis),
-            machine: MachineId(submission.machine),
+            machine: MachineId(word("machine", submission.machine)?),
         })
     }
 }
