@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use soloist_core::assignment::{Assignment, Observed};
 use soloist_core::command::Registration;
-use soloist_core::ids::{FleetId, Generation, NodeId};
+use soloist_core::evidence::Reading;
+use soloist_core::ids::{FleetId, Generation, NodeId, OperationId, Token};
 use soloist_proto::convert::Greeting;
 use soloist_proto::v1;
 use soloist_proto::v1::agent_service_client::AgentServiceClient;
@@ -21,6 +22,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
+use crate::agent::Alone;
+use crate::evidence::{Recorder, Upload, boot_ms};
 use crate::page::Told;
 
 /// How long a connection may take to come about.
@@ -52,6 +55,10 @@ pub enum News {
     Acked(u64),
     /// Facts that answer a lower number are to be gathered anew.
     FactsWanted(u64),
+    /// The operation that is alone now, if any.
+    Alone(Option<Alone>),
+    /// How far the leader's clock is from the time since boot.
+    Clock(Reading),
     /// The coordinators refuse this run.
     Refused {
         /// One word.
@@ -119,7 +126,7 @@ pub async fn keep(
     identity: Identity,
     coordinators: Vec<String>,
     registration: watch::Receiver<Registration>,
-    outgoing: watch::Receiver<Outgoing>,
+    (outgoing, recorder): (watch::Receiver<Outgoing>, Option<Recorder>),
     news: mpsc::Sender<News>,
     told: watch::Sender<Told>,
     stop: CancellationToken,
@@ -135,7 +142,7 @@ pub async fn keep(
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let began = Instant::now();
-        let session = run(address, greeting, outgoing.clone(), &news, &told);
+        let session = run(address, greeting, outgoing.clone(), &news, &told, recorder.as_ref());
         let why = tokio::select! {
             why = session => why,
             () = stop.cancelled() => return,
@@ -162,6 +169,7 @@ async fn run(
     mut outgoing: watch::Receiver<Outgoing>,
     news: &mpsc::Sender<News>,
     told_users: &watch::Sender<Told>,
+    recorder: Option<&Recorder>,
 ) -> String {
     let endpoint = match Endpoint::from_shared(format!("http://{address}")) {
         Ok(endpoint) => endpoint
@@ -195,6 +203,8 @@ async fn run(
     let mut listed: Option<v1::Inventory> = None;
     let mut told: Option<Instant> = None;
     let mut wanted = 0;
+    let mut alone = None;
+    let mut upload = Upload::new(recorder);
     loop {
         // Cancel-safe: a watch, a stream and an interval lose nothing when another arm wins.
         tokio::select! {
@@ -208,6 +218,7 @@ async fn run(
                 let item = match message {
                     Some(Message::Registered(message)) => {
                         registered = true;
+                        upload.begin(message.evidence);
                         outgoing.mark_changed();
                         News::Registered { floor: Generation(message.floor), member: message.member }
                     }
@@ -226,6 +237,14 @@ async fn run(
                                 return "the agent stops".to_owned();
                             }
                         }
+                        let now_alone = contact.witness.and_then(told_alone);
+                        if now_alone != alone {
+                            alone.clone_from(&now_alone);
+                            if news.send(News::Alone(now_alone)).await.is_err() {
+                                return "the agent stops".to_owned();
+                            }
+                            beat.reset_immediately();
+                        }
                         let accepted = outgoing.borrow().accepted;
                         let behind = contact.leader_generation.is_some_and(|have| Generation(have) > accepted);
                         if contact.has_leader && !behind {
@@ -235,6 +254,18 @@ async fn run(
                         } else if stale_since.get_or_insert(heard).elapsed() > STALE_MAX {
                             return if behind { "it does not hand out the newest assignment" } else { "it has no leader" }.to_owned();
                         }
+                        continue;
+                    }
+                    Some(Message::Clock(clock)) => News::Clock(Reading::new(
+                        clock.ping_ms,
+                        boot_ms() + 1,
+                        clock.lo_wall_ms,
+                        clock.hi_wall_ms,
+                    )),
+                    Some(Message::EvidenceAck(ack)) => {
+                        upload.given(&ack);
+                        // There may be more.
+                        outgoing.mark_changed();
                         continue;
                     }
                     Some(Message::Refused(refused)) => {
@@ -255,6 +286,7 @@ async fn run(
                     return "the agent stops".to_owned();
                 }
             }
+            () = upload.grown() => {}
             _ = beat.tick() => {
                 if heard.elapsed() > SILENCE_MAX {
                     return "it has been silent for too long".to_owned();
@@ -266,7 +298,8 @@ async fn run(
                 let fresh = inventory.filter(|inventory| listed.as_ref() != Some(inventory));
                 if registered {
                     listed = fresh.clone().or(listed);
-                    let beat = v1::Beat { progress, inventory: fresh, facts: None };
+                    let ping_ms = alone.is_some().then(boot_ms);
+                    let beat = v1::Beat { progress, inventory: fresh, facts: None, ping_ms };
                     if outbox.try_send(beat.into()).is_err() {
                         return "it does not take messages".to_owned();
                     }
@@ -285,10 +318,16 @@ async fn run(
                 progress: now.progress.clone(),
                 inventory: None,
                 facts: Some(facts.news()),
+                ping_ms: None,
             });
             (now.sequence, now.observed.clone(), beat)
         };
         if beat.is_some_and(|beat| outbox.try_send(beat.into()).is_err()) {
+            return "it does not take messages".to_owned();
+        }
+        if let Some(records) = upload.next()
+            && outbox.try_send(v1::agent_message::Message::Evidence(records).into()).is_err()
+        {
             return "it does not take messages".to_owned();
         }
         let due = match sent {
@@ -302,6 +341,12 @@ async fn run(
             sent = Some((sequence, Instant::now()));
         }
     }
+}
+
+/// The operation that is alone, as a member tells it; one that this version does not understand is not witnessed.
+fn told_alone(told: v1::Witness) -> Option<Alone> {
+    let operation = OperationId::new(told.operation).ok()?;
+    Some(Alone { operation, token: Token(told.token), grant: told.grant })
 }
 
 /// An error with its causes.

@@ -8,8 +8,8 @@ use soloist_core::ids::FleetId;
 use crate::{
     client::Client,
     commands::{
-        self, backup, demo, events, fleet, freeze, heal, lock, migrate, node, operation, plan, plugin,
-        preflight, restart, restore, rollback, run, stand_in, start, status, stop, upgrade, verify,
+        self, backup, demo, events, evidence, fleet, freeze, heal, lock, migrate, node, operation, plan,
+        plugin, preflight, restart, restore, rollback, run, stand_in, start, status, stop, upgrade, verify,
     },
     error::{CtlError, Kind, Result},
     ui::{Format, Ui},
@@ -80,6 +80,7 @@ enum Command {
     Operation(operation::Args),
     Node(node::Args),
     Events(events::Args),
+    Evidence(evidence::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     StandIn(stand_in::Args),
@@ -166,6 +167,7 @@ async fn dispatch(cli: Cli, ui: Ui) -> Result<ExitCode> {
         Command::Operation(args) => operation::run(args, &context).await,
         Command::Node(args) => node::run(args, &context).await,
         Command::Events(args) => events::run(args, &context).await,
+        Command::Evidence(args) => evidence::run(args, &context).await,
         Command::Demo(_) | Command::StandIn(_) => Ok(()),
     };
     context.explained(done).await.map(|()| ExitCode::SUCCESS)

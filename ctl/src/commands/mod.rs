@@ -4,6 +4,7 @@ pub mod backup;
 pub mod confirm;
 pub mod demo;
 pub mod events;
+pub mod evidence;
 pub mod fleet;
 pub mod freeze;
 pub mod heal;
