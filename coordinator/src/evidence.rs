@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::join_all;
 use soloist_core::{
-    evidence::{Record, case, excerpt},
+    evidence::{Case, Record, Verdict, case, excerpt, prove},
     ids::{FleetId, NodeId},
 };
 use soloist_proto::{
@@ -126,20 +126,58 @@ pub(crate) async fn gather(
     names.extend(nodes);
     names.sort();
     names.dedup();
-    for node in names {
-        let records = merged(shared, fleet, &node).await;
-        let parsed: Vec<(Record, String)> =
-            records.into_iter().filter_map(|text| Some((open(&text).ok()?, text))).collect();
-        let bare: Vec<Record> = parsed.iter().map(|(record, _)| record.clone()).collect();
-        let wanted: Vec<RecordPlace> =
-            excerpt(&case, &node, &bare).iter().map(|record| (record.chain, record.seq)).collect();
-        let texts = parsed.into_iter().filter(|(record, _)| wanted.contains(&(record.chain, record.seq)));
-        let texts = texts.map(|(_, text)| text).collect();
+    let mut found = collect(shared, fleet, &case, &names, Asked::Here).await;
+    if prove(&case, &found.0).verdict == Verdict::Unproven {
+        // Another member may have what this one was not given.
+        found = collect(shared, fleet, &case, &names, Asked::Everywhere).await;
+    }
+    for (node, texts) in found.1 {
         let name = node.to_string();
         let part = |records| v1::EvidencePart { case: String::new(), node: name.clone(), records };
         all.extend(parts(texts).into_iter().map(part));
     }
     Ok(Some(all))
+}
+
+/// Who is asked for records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Only this member.
+    Here,
+    /// All members.
+    Everywhere,
+}
+
+/// The records of some nodes that an operation needs, and their texts.
+async fn collect(
+    shared: &Arc<Shared>,
+    fleet: &FleetId,
+    case: &Case,
+    names: &[NodeId],
+    asked: Asked,
+) -> (BTreeMap<NodeId, Vec<Record>>, BTreeMap<NodeId, Vec<String>>) {
+    let each = names.iter().map(|node| async move {
+        let records = match asked {
+            Asked::Here => local(shared, fleet, node).await,
+            Asked::Everywhere => merged(shared, fleet, node).await,
+        };
+        let parsed = records.into_iter().filter_map(|text| Some((open(&text).ok()?, text)));
+        let (records, texts): (Vec<Record>, Vec<String>) = parsed.unzip();
+        let wanted = excerpt(case, node, &records);
+        let first = wanted.first().map(|first| (first.chain, first.seq));
+        let skipped =
+            records.iter().position(|record| Some((record.chain, record.seq)) == first).unwrap_or(0);
+        let texts: Vec<String> = texts.into_iter().skip(skipped).take(wanted.len()).collect();
+        (node.clone(), wanted, texts)
+    });
+    let (mut records, mut texts) = (BTreeMap::new(), BTreeMap::new());
+    for (node, wanted, text) in join_all(each).await {
+        if !wanted.is_empty() {
+            records.insert(node.clone(), wanted);
+            texts.insert(node, text);
+        }
+    }
+    (records, texts)
 }
 
 /// The records of a node that any member has.
