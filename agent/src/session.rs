@@ -325,7 +325,7 @@ async fn run(
         if beat.is_some_and(|beat| outbox.try_send(beat.into()).is_err()) {
             return "it does not take messages".to_owned();
         }
-        if let Some(records) = upload.next()
+        if let Some(records) = upload.due()
             && outbox.try_send(v1::agent_message::Message::Evidence(records).into()).is_err()
         {
             return "it does not take messages".to_owned();

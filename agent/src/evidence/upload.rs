@@ -56,7 +56,7 @@ impl<'a> Upload<'a> {
     }
 
     /// What is to be sent now, if anything.
-    pub fn next(&mut self) -> Option<v1::Evidence> {
+    pub fn due(&mut self) -> Option<v1::Evidence> {
         let waits = self.under_way.is_some_and(|since| since.elapsed() < AGAIN);
         let recorder = self.recorder.filter(|_| self.registered && !waits)?;
         let records = recorder.after(self.given);
