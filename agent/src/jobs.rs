@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use soloist_core::assignment::{Proof, RunMode, Task, TaskKey, TaskPhase, TaskResult};
+use soloist_core::evidence::Sessions;
 use soloist_core::ids::{Generation, Launch, Version};
 use soloist_core::preflight::NodeFacts;
 use soloist_proto::v1;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::driver::{AppCommand, Driver, DriverError, LaunchPlan, ProcessDriver, StopOutcome};
 use crate::ending::{self, Running};
+use crate::evidence::boot_ms;
 use crate::keeper::LogBounds;
 use crate::preflight::Gatherer;
 use crate::probe::{Health, Prober, Verdict};
@@ -57,6 +59,8 @@ pub enum Done {
     NotListed,
     /// What the app has loaded was compared, of the process that has served since then; nothing if that could not be done.
     Compared(Option<Instant>, Option<Drift>),
+    /// The database's sessions were looked at, at this time since boot.
+    Sampled(u64, Result<Sessions, String>),
     /// Facts for preflight were gathered, for this number.
     Gathered(Box<NodeFacts>, u64),
 }
@@ -210,6 +214,15 @@ impl Jobs {
                 tokio::time::sleep(PROVE_AGAIN).await;
             }
             Done::Proved(proof, proven)
+        });
+    }
+
+    /// Looks at the sessions in the app's database.
+    pub fn sample(&self) {
+        let this = self.clone();
+        self.spawn(async move {
+            let sessions = this.profile.connected().await;
+            Done::Sampled(boot_ms(), sessions)
         });
     }
 

@@ -7,6 +7,7 @@ pub mod config;
 pub mod coordinators;
 pub mod driver;
 pub mod ending;
+pub mod evidence;
 pub mod fence;
 pub mod glass;
 pub mod host;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use soloist_core::command::Registration;
+use soloist_core::evidence::Tracker;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -41,6 +43,7 @@ use crate::balancer::{Balancer, BalancerConfig};
 use crate::config::Config;
 use crate::coordinators::Coordinators;
 use crate::driver::{ProcessDriver, ProcessDriverOptions};
+use crate::evidence::Recorder;
 use crate::fence::Carrier;
 use crate::host::Host;
 use crate::http::Asks;
@@ -79,10 +82,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let ledger = if loaded == Loaded::Fresh { "new" } else { "found" };
     tracing::info!(fleet = %config.fleet, node = %config.node, role = ?config.role(), ledger, "agent runs");
     let going = stop.child_token();
+    let record = || {
+        open_record(folder.path(), &config, &membership)
+            .context("cannot go on with the record of the node (evidence.jsonl in data_dir)")
+    };
+    let recorded = config.app.as_ref().map(|_| record()).transpose()?;
     let listeners = Listeners { http: listener, page };
-    let (wires, lines) = Wires::new(&config, folder.path(), listeners, registration, &going);
-    let result = match (config.app.clone(), config.balancer.clone()) {
-        (Some(app), _) => run_app(config, app, host, &folder, membership, lines, going.clone()).await,
+    let recorder = recorded.as_ref().map(|(recorder, _)| recorder.clone());
+    let (wires, lines) = Wires::new(&config, folder.path(), listeners, registration, recorder, &going);
+    let result = match (config.app.clone().zip(recorded), config.balancer.clone()) {
+        (Some((app, recorded)), _) => {
+            run_app(config, app, host, &folder, (membership, recorded), lines, going.clone()).await
+        }
         (None, Some(balancer)) => run_balancer(config, &balancer, membership, lines, going.clone()).await,
         (None, None) => Err(anyhow::anyhow!("the configuration has neither [app] nor [balancer]")),
     };
@@ -90,6 +101,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     wires.end().await?;
     drop(folder);
     result
+}
+
+/// The node's record, and what it leaves open.
+fn open_record(
+    folder: &Path,
+    config: &Config,
+    membership: &Membership,
+) -> std::io::Result<(Recorder, Tracker)> {
+    let who = (&config.fleet, &config.node);
+    let (recorder, records) = Recorder::open(folder, who, membership.boot(), membership.incarnation())?;
+    Ok((recorder, Tracker::recall(&records)))
 }
 
 /// The maintenance page and where it is served, if it is.
@@ -133,6 +155,7 @@ impl Wires {
         folder: &Path,
         listeners: Listeners,
         registration: watch::Receiver<Registration>,
+        recorder: Option<Recorder>,
         going: &CancellationToken,
     ) -> (Self, Lines) {
         let (news_out, news) = mpsc::channel(NEWS_MAX);
@@ -143,8 +166,9 @@ impl Wires {
         let identity = Identity { fleet: config.fleet.clone(), node: config.node.clone() };
         let coordinators = Coordinators::open(folder, &config.coordinators);
         let (told, told_in) = watch::channel(Told::default());
+        let told_out = (outgoing_in, recorder);
         let session =
-            session::keep(identity, coordinators, registration, outgoing_in, news_out, told, going.clone());
+            session::keep(identity, coordinators, registration, told_out, news_out, told, going.clone());
         let http = listeners
             .http
             .map(|listener| tokio::spawn(http::serve(listener, status_in, Arc::clone(&asks), going.clone())));
@@ -187,7 +211,7 @@ async fn run_app(
     app: ProfileConfig,
     host: Host,
     folder: &DataFolder,
-    membership: Membership,
+    (membership, (recorder, tracker)): (Membership, (Recorder, Tracker)),
     lines: Lines,
     going: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -226,6 +250,8 @@ async fn run_app(
         status,
         asks,
         fences,
+        recorder,
+        tracker,
         jobs,
         done,
     };

@@ -7,10 +7,12 @@ use std::time::Duration;
 use soloist_core::agent::{Ledger, Stale, accept};
 use soloist_core::assignment::Assignment;
 use soloist_core::command::{Registration, Role};
+use soloist_core::evidence::Reading;
 use soloist_core::ids::{BootId, Generation, Incarnation, MachineId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::agent::Alone;
 use crate::config::Config;
 use crate::ledger::{LedgerError, LedgerFile};
 use crate::session::News;
@@ -36,6 +38,10 @@ pub enum Heard {
     Assigned(Box<Assignment>),
     /// Somebody waits for facts that answer this number.
     FactsWanted(u64),
+    /// The operation that is alone now, if any.
+    Alone(Option<Alone>),
+    /// How far the coordinators' clock is from the time since boot.
+    Clock(Reading),
     /// Nothing new.
     Nothing,
 }
@@ -100,6 +106,11 @@ impl Membership {
         self.ledger.store(next)
     }
 
+    /// This run of the agent.
+    pub fn incarnation(&self) -> Incarnation {
+        self.registration.borrow().incarnation
+    }
+
     /// The boot that the host is in.
     pub fn boot(&self) -> &BootId {
         &self.boot
@@ -157,6 +168,8 @@ impl Membership {
                 });
             }
             News::FactsWanted(number) => return Ok(Heard::FactsWanted(number)),
+            News::Alone(alone) => return Ok(Heard::Alone(alone)),
+            News::Clock(reading) => return Ok(Heard::Clock(reading)),
             News::Acked(_) => {}
             News::Refused { reason, text } => {
                 self.registered = false;

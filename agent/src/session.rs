@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use soloist_core::assignment::{Assignment, Observed};
 use soloist_core::command::Registration;
-use soloist_core::ids::{FleetId, Generation, NodeId};
+use soloist_core::evidence::Reading;
+use soloist_core::ids::{FleetId, Generation, NodeId, OperationId, Token};
 use soloist_proto::convert::Greeting;
 use soloist_proto::v1;
 use soloist_proto::v1::agent_service_client::AgentServiceClient;
@@ -21,7 +22,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
+use crate::agent::Alone;
 use crate::coordinators::{Candidate, Coordinators};
+use crate::evidence::{Recorder, Upload, boot_ms};
 use crate::page::Told;
 
 /// How long a connection may take to come about.
@@ -53,6 +56,10 @@ pub enum News {
     Acked(u64),
     /// Facts that answer a lower number are to be gathered anew.
     FactsWanted(u64),
+    /// The operation that is alone now, if any.
+    Alone(Option<Alone>),
+    /// How far the leader's clock is from the time since boot.
+    Clock(Reading),
     /// The coordinators refuse this run.
     Refused {
         /// One word.
@@ -120,7 +127,7 @@ pub async fn keep(
     identity: Identity,
     mut coordinators: Coordinators,
     registration: watch::Receiver<Registration>,
-    outgoing: watch::Receiver<Outgoing>,
+    (outgoing, recorder): (watch::Receiver<Outgoing>, Option<Recorder>),
     news: mpsc::Sender<News>,
     told: watch::Sender<Told>,
     stop: CancellationToken,
@@ -141,7 +148,8 @@ pub async fn keep(
             cluster,
         };
         let began = Instant::now();
-        let session = run(&address, greeting, &mut coordinators, outgoing.clone(), &news, &told);
+        let session =
+            run(&address, greeting, &mut coordinators, outgoing.clone(), &news, &told, recorder.as_ref());
         let why = tokio::select! {
             why = session => why,
             () = stop.cancelled() => return,
@@ -169,6 +177,7 @@ async fn run(
     mut outgoing: watch::Receiver<Outgoing>,
     news: &mpsc::Sender<News>,
     told_users: &watch::Sender<Told>,
+    recorder: Option<&Recorder>,
 ) -> String {
     let endpoint = match Endpoint::from_shared(format!("http://{address}")) {
         Ok(endpoint) => endpoint
@@ -203,6 +212,8 @@ async fn run(
     let mut told: Option<Instant> = None;
     let mut wanted = 0;
     let mut cluster = String::new();
+    let mut alone = None;
+    let mut upload = Upload::new(recorder);
     loop {
         // Cancel-safe: a watch, a stream and an interval lose nothing when another arm wins.
         tokio::select! {
@@ -217,6 +228,7 @@ async fn run(
                     Some(Message::Registered(message)) => {
                         registered = true;
                         cluster = message.cluster;
+                        upload.begin(message.evidence);
                         outgoing.mark_changed();
                         News::Registered { floor: Generation(message.floor), member: message.member }
                     }
@@ -236,6 +248,14 @@ async fn run(
                                 return "the agent stops".to_owned();
                             }
                         }
+                        let now_alone = contact.witness.and_then(told_alone);
+                        if now_alone != alone {
+                            alone.clone_from(&now_alone);
+                            if news.send(News::Alone(now_alone)).await.is_err() {
+                                return "the agent stops".to_owned();
+                            }
+                            beat.reset_immediately();
+                        }
                         let accepted = outgoing.borrow().accepted;
                         let behind = contact.leader_generation.is_some_and(|have| Generation(have) > accepted);
                         if contact.has_leader && !behind {
@@ -245,6 +265,18 @@ async fn run(
                         } else if stale_since.get_or_insert(heard).elapsed() > STALE_MAX {
                             return if behind { "it does not hand out the newest assignment" } else { "it has no leader" }.to_owned();
                         }
+                        continue;
+                    }
+                    Some(Message::Clock(clock)) => News::Clock(Reading::new(
+                        clock.ping_ms,
+                        boot_ms() + 1,
+                        clock.lo_wall_ms,
+                        clock.hi_wall_ms,
+                    )),
+                    Some(Message::EvidenceAck(ack)) => {
+                        upload.given(&ack);
+                        // There may be more.
+                        outgoing.mark_changed();
                         continue;
                     }
                     Some(Message::Refused(refused)) => {
@@ -265,6 +297,7 @@ async fn run(
                     return "the agent stops".to_owned();
                 }
             }
+            () = upload.grown() => {}
             _ = beat.tick() => {
                 if heard.elapsed() > SILENCE_MAX {
                     return "it has been silent for too long".to_owned();
@@ -276,7 +309,8 @@ async fn run(
                 let fresh = inventory.filter(|inventory| listed.as_ref() != Some(inventory));
                 if registered {
                     listed = fresh.clone().or(listed);
-                    let beat = v1::Beat { progress, inventory: fresh, facts: None };
+                    let ping_ms = alone.is_some().then(boot_ms);
+                    let beat = v1::Beat { progress, inventory: fresh, facts: None, ping_ms };
                     if outbox.try_send(beat.into()).is_err() {
                         return "it does not take messages".to_owned();
                     }
@@ -295,10 +329,16 @@ async fn run(
                 progress: now.progress.clone(),
                 inventory: None,
                 facts: Some(facts.news()),
+                ping_ms: None,
             });
             (now.sequence, now.observed.clone(), beat)
         };
         if beat.is_some_and(|beat| outbox.try_send(beat.into()).is_err()) {
+            return "it does not take messages".to_owned();
+        }
+        if let Some(records) = upload.due()
+            && outbox.try_send(v1::agent_message::Message::Evidence(records).into()).is_err()
+        {
             return "it does not take messages".to_owned();
         }
         let due = match sent {
@@ -312,6 +352,12 @@ async fn run(
             sent = Some((sequence, Instant::now()));
         }
     }
+}
+
+/// The operation that is alone, as a member tells it; one that this version does not understand is not witnessed.
+fn told_alone(told: v1::Witness) -> Option<Alone> {
+    let operation = OperationId::new(told.operation).ok()?;
+    Some(Alone { operation, token: Token(told.token), grant: told.grant })
 }
 
 /// An error with its causes.

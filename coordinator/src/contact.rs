@@ -49,6 +49,8 @@ const PLUGINS_MAX: usize = 400;
 const PLUGIN_NAME_MAX: usize = 120;
 /// What a node says about itself, in bytes; a NocoBase node of a full fleet needs 8 KiB at most.
 const FACTS_MAX: usize = 16 * 1024;
+/// How long a reading of the leader's clock is passed on.
+const CLOCK_FRESH: Duration = Duration::from_secs(4);
 /// How long a generation that the leader told is passed on.
 const GENERATION_FRESH: Duration = Duration::from_secs(4);
 
@@ -67,6 +69,16 @@ struct Heard {
     /// Term of the leader that was told last.
     term: u64,
     leader_at: Option<Millis>,
+    /// By how much the leader's wall clock is ahead of this member's elapsed time, at least and at most.
+    leader_ahead: Option<Ahead>,
+}
+
+/// By how much a leader's wall clock is ahead of this member's elapsed time, and when that was measured.
+#[derive(Debug, Clone, Copy)]
+struct Ahead {
+    lo_ms: u64,
+    hi_ms: u64,
+    at: Millis,
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +123,24 @@ impl Hearing {
     /// Notes that the leader answered.
     pub(crate) fn heard_leader(&self, at: Millis) {
         self.inner().leader_at = Some(at);
+    }
+
+    /// Notes what the leader's wall clock was when it answered, between two moments of this member's elapsed time.
+    fn read_clock(&self, wall_ms: u64, sent: Millis, received: Millis) {
+        let ahead = |at: Millis| wall_ms.saturating_sub(at.0);
+        let ahead = Ahead { lo_ms: ahead(received), hi_ms: ahead(sent), at: received };
+        // A leader of an older version does not say.
+        self.inner().leader_ahead = (wall_ms > 0).then_some(ahead);
+    }
+
+    /// Between what the leader's wall clock is at `now`, if that was measured just now.
+    pub(crate) fn leader_wall_ms(&self, now: Millis) -> Option<(u64, u64)> {
+        let Ahead { lo_ms, hi_ms, at } = self.inner().leader_ahead?;
+        let fresh = u128::from(now.0.saturating_sub(at.0)) <= CLOCK_FRESH.as_millis();
+        // The elapsed time is cut to whole milliseconds.
+        fresh.then(|| {
+            (lo_ms.saturating_add(now.0).saturating_sub(1), hi_ms.saturating_add(now.0).saturating_add(1))
+        })
     }
 
     /// Opens the place of a session whose agent has registered; `None` if there are too many. An older session of the
@@ -361,6 +391,8 @@ async fn tell_part(shared: &Shared, part: &[News]) -> Result<(u64, Vec<v1::NodeG
         inventory: news.inventory.clone(),
         facts: news.facts.clone(),
     });
+    let sent = shared.clock.elapsed();
     let reply = shared.peers.hear(&leader, nodes.collect()).await?;
+    shared.hearing.read_clock(reply.wall_ms, sent, shared.clock.elapsed());
     Ok((reply.term, reply.generations))
 }

@@ -20,6 +20,7 @@
 mod clock;
 pub mod config;
 mod contact;
+mod evidence;
 mod grpc;
 mod history;
 mod http;

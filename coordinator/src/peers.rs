@@ -11,6 +11,7 @@ use futures::future::join_all;
 use soloist_core::{
     Command,
     command::FIRST_LEVEL,
+    ids::{FleetId, NodeId},
     members::{Found, MemberSeen},
 };
 use soloist_proto::{
@@ -150,6 +151,43 @@ impl Peers {
         let request = v1::ReadRequest { envelope, fleet, inventories, facts, ask_facts };
         let mut client = PeerServiceClient::new(self.channel(leader)?);
         within(Instant::now() + QUICK, leader, client.read(request)).await
+    }
+
+    /// Has another member keep records of an agent.
+    pub(crate) async fn keep_records(
+        &self,
+        member: &Member,
+        (fleet, node): (&FleetId, &NodeId),
+        records: Vec<String>,
+    ) -> Result<(), Problem> {
+        let (fleet, node) = (fleet.to_string(), node.to_string());
+        let request = v1::KeepRecordsRequest { envelope: self.envelope(member.id), fleet, node, records };
+        let mut client = PeerServiceClient::new(self.channel(member)?);
+        within(Instant::now() + QUICK, member, client.keep_records(request)).await.map(drop)
+    }
+
+    /// The records of a node that another member has.
+    pub(crate) async fn get_records(
+        &self,
+        member: &Member,
+        (fleet, node): (&FleetId, &NodeId),
+    ) -> Result<Vec<String>, Problem> {
+        let deadline = Instant::now() + QUICK;
+        let (fleet, node) = (fleet.to_string(), node.to_string());
+        let request = v1::GetRecordsRequest { envelope: self.envelope(member.id), fleet, node };
+        let mut client = PeerServiceClient::new(self.channel(member)?);
+        let mut parts = within(deadline, member, client.get_records(request)).await?;
+        let mut records = Vec::new();
+        let late =
+            || Problem::new(Code::DeadlineExceeded, DEADLINE, format!("{member} did not answer in time"), "");
+        while let Some(part) = timeout_at(deadline, parts.message())
+            .await
+            .map_err(|_| late())?
+            .map_err(|status| Problem::from(&status))?
+        {
+            records.extend(part.records);
+        }
+        Ok(records)
     }
 
     /// How a member is.

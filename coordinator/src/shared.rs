@@ -100,6 +100,16 @@ impl Shared {
         Some(Millis(self.clock.elapsed().0.saturating_sub(at.0)))
     }
 
+    /// Between what the leader's wall clock is now, in milliseconds since 1970, if that is known.
+    pub(crate) fn leader_wall_ms(&self) -> Option<(u64, u64)> {
+        if self.leads().is_none() {
+            return self.hearing.leader_wall_ms(self.clock.elapsed());
+        }
+        let now = self.clock.wall_ms();
+        // What it stamps is cut to whole milliseconds.
+        self.has_majority().then_some((now, now + 1))
+    }
+
     /// The problem of having nobody who decides. Asks the members which of them answer, so that its hint can say it.
     pub(crate) async fn no_leader(&self, why: &str) -> Problem {
         let status = self.status();

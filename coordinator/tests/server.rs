@@ -430,7 +430,10 @@ impl Agent {
     }
 
     async fn beat(&self, progress: &str, inventory: Option<v1::Inventory>) {
-        self.to.send(v1::Beat { progress: progress.into(), inventory, facts: None }.into()).await.unwrap();
+        self.to
+            .send(v1::Beat { progress: progress.into(), inventory, facts: None, ping_ms: None }.into())
+            .await
+            .unwrap();
     }
 }
 

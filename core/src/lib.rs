@@ -18,6 +18,7 @@ pub mod command;
 pub mod condition;
 pub mod due;
 pub mod event;
+pub mod evidence;
 pub mod fence;
 mod finish;
 pub mod ids;

@@ -8,8 +8,9 @@ use soloist_core::ids::FleetId;
 use crate::{
     client::Client,
     commands::{
-        self, backup, cluster, demo, events, fleet, freeze, heal, lock, migrate, node, operation, plan,
-        plugin, preflight, restart, restore, rollback, run, stand_in, start, status, stop, upgrade, verify,
+        self, backup, cluster, demo, events, evidence, fleet, freeze, heal, lock, migrate, node, operation,
+        plan, plugin, preflight, restart, restore, rollback, run, stand_in, start, status, stop, upgrade,
+        verify,
     },
     error::{CtlError, Kind, Result},
     ui::{Format, Ui},
@@ -81,6 +82,7 @@ enum Command {
     Node(node::Args),
     Cluster(cluster::Args),
     Events(events::Args),
+    Evidence(evidence::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     StandIn(stand_in::Args),
@@ -168,6 +170,7 @@ async fn dispatch(cli: Cli, ui: Ui) -> Result<ExitCode> {
         Command::Node(args) => node::run(args, &context).await,
         Command::Cluster(args) => cluster::run(args, &context).await,
         Command::Events(args) => events::run(args, &context).await,
+        Command::Evidence(args) => evidence::run(args, &context).await,
         Command::Demo(_) | Command::StandIn(_) => Ok(()),
     };
     context.explained(done).await.map(|()| ExitCode::SUCCESS)

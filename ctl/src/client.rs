@@ -166,6 +166,11 @@ impl Client {
         best.ok_or_else(|| unavailable(&failures))
     }
 
+    /// How long one request may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.shared.timeout
+    }
+
     /// Lets the next call begin with another endpoint than the one that answered last.
     pub fn move_on(&self) {
         let next = (self.shared.good.load(Ordering::Relaxed) + 1) % self.shared.members.len();

@@ -14,6 +14,7 @@ pub mod client;
 mod clock;
 pub mod commands;
 pub mod error;
+pub mod evidence;
 pub mod follow;
 pub mod names;
 pub mod policy_file;

@@ -3,10 +3,12 @@
 //! - [`v1`]: messages, clients and servers.
 //! - [`convert`]: the core's types to messages and back. Everything is parsed here, at the edge; nothing behind it sees an
 //!   unchecked name or a missing field.
+//! - [`evidence`]: agents' records, their hashes, and the file that is exported.
 //! - [`errors`]: how a refusal travels as a gRPC error.
 
 pub mod convert;
 pub mod errors;
+pub mod evidence;
 
 /// The messages, clients and servers of the package `soloist.v1`.
 #[allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all)]

@@ -51,6 +51,7 @@ fn contact() {
         facts_wanted: 3,
         notice: Some(samples::notice().into()),
         coordinators: Vec::new(),
+        witness: Some(v1::Witness { operation: "op-1".into(), token: 40, grant: 44 }),
     };
     check("contact", &CoordinatorMessage::from(v1::coordinator_message::Message::Contact(contact)));
 }
@@ -126,7 +127,12 @@ fn facts() {
         age_ms: 7,
         wall_ms: 1_700_000_000_000,
     };
-    let beat = v1::Beat { progress: "load plugin 9/77".into(), inventory: None, facts: Some(facts) };
+    let beat = v1::Beat {
+        progress: "load plugin 9/77".into(),
+        inventory: None,
+        facts: Some(facts),
+        ping_ms: Some(7000),
+    };
     check("facts", &AgentMessage::from(beat));
 }
 

@@ -71,6 +71,7 @@ impl Agent {
                 self.facts.as_ref().and_then(|(facts, _)| facts.processes)
             }
         };
+        self.record_launch(launch, generation)?;
         let next = self.ledger().with_launch(launch, mode, self.parts.membership.boot(), processes);
         self.store_under_exec_lock(next)?;
         tracing::info!(?mode, %generation, %launch, "app is launched");

@@ -36,6 +36,8 @@ impl Agent {
                     self.checked = None;
                 }
             }
+            Heard::Alone(alone) => self.hear_alone(alone),
+            Heard::Clock(reading) => self.hear_clock(reading),
             Heard::FactsWanted(number) => self.preflight_wanted = self.preflight_wanted.max(number),
             Heard::Nothing => {}
         }
@@ -160,6 +162,7 @@ impl Agent {
                 let gathered = Gathered { facts: (*facts).into(), answers, at: Instant::now() };
                 self.parts.outgoing.send_modify(|outgoing| outgoing.facts = Some(gathered));
             }
+            Done::Sampled(at_ms, sessions) => self.sampled(at_ms, sessions),
             Done::Compared(since, drift) => self.compared(since, drift),
             Done::NotListed => {
                 self.listing = false;

@@ -83,6 +83,7 @@ impl Agent {
                     self.forget_staleness();
                 }
                 self.app = app;
+                self.track();
             }
             Err(error) => tracing::warn!(%error, "the app's processes cannot be seen"),
         }
@@ -93,7 +94,10 @@ impl Agent {
             app: pattern,
         };
         match tokio::task::spawn_blocking(move || scan(&query)).await {
-            Ok(Ok(found)) => self.scan = found,
+            Ok(Ok(found)) => {
+                self.scan = found;
+                self.watch();
+            }
             Ok(Err(error)) => tracing::warn!(%error, "the process table cannot be read"),
             Err(error) => tracing::warn!(%error, "the look at the process table ended early"),
         }
@@ -121,6 +125,7 @@ impl Agent {
             self.parts.jobs.read_facts(self.code_number);
         }
         self.look_inside();
+        self.look_at_sessions();
         let list = self.listed.is_none_or(|at| at.elapsed() >= LIST_EVERY);
         if self.health == CoreHealth::Serving && list && !self.listing && self.busy.is_none() {
             self.listing = true;

@@ -10,6 +10,7 @@ mod inside;
 mod look;
 mod stale;
 mod tell;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +19,14 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use soloist_core::agent::{ByHand, Checked, Hand, Health as CoreHealth, Ledger};
 use soloist_core::assignment::{Proof, Run, RunMode, Task};
+use soloist_core::evidence::Tracker;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::driver::{AppCommand, AppSeen, Driver as _, ProcessDriver};
+use crate::evidence::Recorder;
 use crate::fence::Carrier;
 use crate::glass::Glass;
 use crate::host::Scan;
@@ -36,10 +39,12 @@ use crate::session::{News, Outgoing};
 use crate::status::Status;
 
 pub use tell::first_status;
+pub use witness::Alone;
 
 use away::Held;
 use inside::Inside;
 use stale::Staleness;
+use witness::{WATCH_EVERY, Witness};
 
 /// Pause between rounds while something is under way.
 const ROUND_BUSY: Duration = Duration::from_millis(100);
@@ -60,6 +65,9 @@ pub enum AgentError {
     /// The host does not tell who it is.
     #[error(transparent)]
     Identity(#[from] crate::host::IdentityError),
+    /// A launch cannot be recorded.
+    #[error("cannot write the record of the node (evidence.jsonl in data_dir): {0}")]
+    Evidence(std::io::Error),
     /// The exec lock cannot be taken.
     #[error("cannot take the node's exec lock: {0}")]
     ExecLock(std::io::Error),
@@ -85,6 +93,10 @@ pub struct Parts {
     pub fences: Carrier,
     /// Who asks `/ready`.
     pub asks: Arc<Asks>,
+    /// The node's record.
+    pub recorder: Recorder,
+    /// What the record leaves open.
+    pub tracker: Tracker,
     /// Starts jobs.
     pub jobs: Jobs,
     /// Ends of jobs.
@@ -139,10 +151,12 @@ struct Agent {
     by_hand: Option<ByHand>,
     staleness: Staleness,
     inside: Inside,
+    witness: Witness,
 }
 
 /// Runs until told to stop, or until it must not go on. The app is left alone either way.
-pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError> {
+pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), AgentError> {
+    let tracker = std::mem::take(&mut parts.tracker);
     let mut agent = Agent {
         parts,
         app: AppSeen::NotRunning { last_exit: None },
@@ -180,6 +194,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), AgentError
         by_hand: None,
         staleness: Staleness::default(),
         inside: Inside::default(),
+        witness: Witness::new(tracker),
     };
     let mut watch: Option<(AppSeen, BoxFuture<'static, ()>)> = None;
     loop {
@@ -234,7 +249,11 @@ impl Agent {
     }
 
     fn pause(&self) -> Duration {
-        if self.at_leisure() { ROUND_IDLE } else { ROUND_BUSY }
+        match (self.at_leisure(), self.witness.watches()) {
+            (true, true) => WATCH_EVERY,
+            (true, false) => ROUND_IDLE,
+            (false, _) => ROUND_BUSY,
+        }
     }
 
     /// Whether nothing is under way: the app serves, or is stopped as it should be.

@@ -16,6 +16,9 @@ impl Agent {
         let observed = observe(self.ledger(), &seen);
         let membership = &self.parts.membership;
         let (accepted, registered) = (membership.generation(), membership.registered());
+        if registered {
+            self.record_rest(&observed);
+        }
         let progress = match seen.app {
             CoreApp::Stopping => "stopping".to_owned(),
             _ if !self.task_progress.is_empty() => self.task_progress.clone(),

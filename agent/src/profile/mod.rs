@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use soloist_core::assignment::{DatabaseFacts, DbSession, RunMode};
+use soloist_core::evidence::Sessions as Connected;
 use soloist_core::ids::{FleetId, NodeId, Version};
 
 use crate::backup::Installation;
@@ -259,6 +260,16 @@ impl Profile {
         match self {
             Profile::NocoBase(profile) => profile.sessions().await,
             Profile::Generic(_) => Sessions::Unknown,
+        }
+    }
+
+    /// Who is connected to the app's database; the reason of an error is for people.
+    pub(crate) async fn connected(&self) -> Result<Connected, String> {
+        match self {
+            Profile::NocoBase(profile) => profile.connected().await,
+            Profile::Generic(_) => {
+                Err("the app is not NocoBase, and its database's sessions cannot be asked for".into())
+            }
         }
     }
 

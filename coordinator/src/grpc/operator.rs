@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::{StreamExt as _, stream, stream::BoxStream};
 use soloist_core::{
     Command, Rejection, Reply,
     assignment::AppState,
@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
+    evidence,
     grpc::preflight::{gate, preflight},
     proposer::{refused, unexpected},
     reader::Extras,
@@ -274,6 +275,19 @@ impl OperatorService for Operators {
             drop(permit);
         });
         Ok(Response::new(ReceiverStream::new(events).boxed()))
+    }
+
+    type EvidenceStream = BoxStream<'static, Result<v1::EvidencePart, Status>>;
+
+    async fn evidence(&self, request: Request<v1::EvidenceRequest>) -> Answer<Self::EvidenceStream> {
+        let request = request.into_inner();
+        let (fleet, operation) = (fleet(request.fleet)?, operation(request.operation)?);
+        let reading = self.shared.read(Some(&fleet), Extras::NONE).await;
+        self.shared.project(&fleet, &reading)?;
+        match evidence::gather(&self.shared, &fleet, &operation).await? {
+            Some(parts) => Ok(Response::new(stream::iter(parts.into_iter().map(Ok)).boxed())),
+            None => Err(refused(&Rejection::UnknownOperation { fleet, operation })),
+        }
     }
 
     async fn backups(&self, request: Request<v1::BackupsRequest>) -> Answer<v1::BackupsReply> {

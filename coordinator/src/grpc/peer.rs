@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{StreamExt as _, stream, stream::BoxStream};
 use soloist_core::{
     Command,
     ids::{FleetId, Incarnation, NodeId},
@@ -15,6 +16,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::{
     contact::NODES_PER_MESSAGE,
+    evidence,
     leader::propose_here,
     memory::News,
     reader::Extras,
@@ -84,7 +86,32 @@ impl PeerService for Peer {
         let wall_ms = shared.clock.wall_ms();
         let generations =
             shared.raft.storage().read(|state, _| shared.memory.hear(state, now, wall_ms, news));
-        Ok(Response::new(v1::HearReply { generations, term }))
+        Ok(Response::new(v1::HearReply { generations, term, wall_ms: shared.clock.wall_ms() }))
+    }
+
+    async fn keep_records(
+        &self,
+        request: Request<v1::KeepRecordsRequest>,
+    ) -> Result<Response<v1::KeepRecordsReply>, Status> {
+        let request = request.into_inner();
+        self.shared.peers.check(request.envelope.as_ref())?;
+        let (fleet, node) = (name("fleet", request.fleet)?, name("node", request.node)?);
+        evidence::store(&self.shared, &fleet, &node, request.records).await;
+        Ok(Response::new(v1::KeepRecordsReply {}))
+    }
+
+    type GetRecordsStream = BoxStream<'static, Result<v1::GetRecordsReply, Status>>;
+
+    async fn get_records(
+        &self,
+        request: Request<v1::GetRecordsRequest>,
+    ) -> Result<Response<Self::GetRecordsStream>, Status> {
+        let request = request.into_inner();
+        self.shared.peers.check(request.envelope.as_ref())?;
+        let (fleet, node) = (name("fleet", request.fleet)?, name("node", request.node)?);
+        let records = evidence::local(&self.shared, &fleet, &node).await;
+        let parts = evidence::parts(records).into_iter().map(|records| Ok(v1::GetRecordsReply { records }));
+        Ok(Response::new(stream::iter(parts.collect::<Vec<_>>()).boxed()))
     }
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::ReadReply>, Status> {

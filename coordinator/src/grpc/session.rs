@@ -8,6 +8,8 @@
 //!     │ Report #n ───────────────► │ Report #n ────────────────► │
 //!     │ ◄──────────────── Ack #n   │ ◄─────────── applied ────── │
 //!     │ Beat ────────────────────► │ (contact, beside the log)   │
+//!     │ Evidence ────────────────► │ (archive, beside the log; and the other members')
+//!     │ ◄──────────── EvidenceAck  │
 //!     │ ◄── Assignment, whenever it changes and until acknowledged; Contact every second, and when users begin or cease to
 //!         be kept away
 //! ```
@@ -21,13 +23,14 @@ use futures::{FutureExt as _, future::BoxFuture};
 use soloist_core::{
     Command, Rejection, Reply,
     assignment::{Assignment, Observed},
+    evidence::witnessed,
     ids::{FleetId, Incarnation, NodeId},
 };
 use soloist_proto::{
     convert::{FieldError, Greeting, nested},
     errors::{Problem, STOPPING},
     v1::{
-        AgentMessage, Contact, CoordinatorMessage, Refused, Registered, Report, ReportAck,
+        AgentMessage, Clock, Contact, CoordinatorMessage, Refused, Registered, Report, ReportAck, Witness,
         agent_message::Message as FromAgent, coordinator_message::Message as ToAgent,
     },
 };
@@ -39,6 +42,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::{
     contact::{Hearing, Place, SESSIONS_MAX},
+    evidence,
     proposer::unexpected,
     raft::Applied,
     shared::Shared,
@@ -102,10 +106,21 @@ pub(crate) async fn run(
         return Err(Problem::new(Code::ResourceExhausted, "full", text, "go to another member").into());
     };
     tracing::info!(%fleet, %node, %incarnation, floor, version, "session");
-    let registered = Registered { floor, member: shared.raft.id(), cluster: shared.cluster.clone() };
-    send(to, ToAgent::Registered(registered)).await?;
-    let session =
-        Session { shared, to, fleet, node, incarnation, place, sent: None, told: Vec::new(), closed: false };
+    let evidence = evidence::last(shared, &fleet, &node).await;
+    let cluster = shared.cluster.clone();
+    send(to, ToAgent::Registered(Registered { floor, member: shared.raft.id(), cluster, evidence })).await?;
+    let session = Session {
+        shared,
+        to,
+        fleet,
+        node,
+        incarnation,
+        place,
+        sent: None,
+        told: Vec::new(),
+        closed: false,
+        witness: None,
+    };
     session.run(incoming).await
 }
 
@@ -130,6 +145,8 @@ struct Session<'a> {
     told: Vec<String>,
     /// Whether the agent was told that users are kept away.
     closed: bool,
+    /// What it was told to witness.
+    witness: Option<Witness>,
 }
 
 /// What the state has for the agent.
@@ -158,7 +175,7 @@ impl Session<'_> {
             if !self.assign().await? {
                 return Ok(());
             }
-            if self.is_closed() != self.closed {
+            if self.is_closed() != self.closed || self.witness() != self.witness {
                 self.contact().await?;
             }
             self.begin(&mut reports);
@@ -169,7 +186,7 @@ impl Session<'_> {
                 message = incoming.message() => {
                     let Some(message) = message? else { return Ok(()) };
                     heard = Instant::now();
-                    self.take(message, &mut reports)?;
+                    self.take(message, &mut reports).await?;
                 }
                 (sequence, result) = under_way(&mut reports) => {
                     if !self.reported(sequence, result).await? {
@@ -222,9 +239,25 @@ impl Session<'_> {
         }
     }
 
-    fn take(&self, message: AgentMessage, reports: &mut Reports) -> Result<(), Status> {
+    async fn take(&self, message: AgentMessage, reports: &mut Reports) -> Result<(), Status> {
         match message.message {
-            Some(FromAgent::Beat(beat)) => self.place.beat(beat),
+            Some(FromAgent::Beat(beat)) => {
+                let clock = beat.ping_ms.and_then(|ping_ms| {
+                    let (lo_wall_ms, hi_wall_ms) = self.shared.leader_wall_ms()?;
+                    Some(Clock { ping_ms, lo_wall_ms, hi_wall_ms })
+                });
+                self.place.beat(beat);
+                if let Some(clock) = clock {
+                    send(self.to, ToAgent::Clock(clock)).await?;
+                }
+            }
+            Some(FromAgent::Evidence(evidence)) => {
+                self.place.heard();
+                let records = evidence.records;
+                if let Some(ack) = evidence::keep(self.shared, &self.fleet, &self.node, records).await {
+                    send(self.to, ToAgent::EvidenceAck(ack)).await?;
+                }
+            }
             Some(FromAgent::Report(Report { sequence, observed })) => {
                 self.place.heard();
                 let observed = nested("observed", observed)?;
@@ -283,6 +316,15 @@ impl Session<'_> {
             .read(|state, _| state.fleets.get(&self.fleet).is_some_and(soloist_core::is_closed))
     }
 
+    /// What the agent is to witness.
+    fn witness(&self) -> Option<Witness> {
+        self.shared.raft.storage().read(|state, _| {
+            let (operation, grant) = witnessed(state.fleets.get(&self.fleet)?)?;
+            let token = operation.token?.0;
+            Some(Witness { operation: operation.id.to_string(), token, grant: grant.granted.index })
+        })
+    }
+
     async fn contact(&mut self) -> Result<(), Status> {
         let leader = self.shared.raft.leader();
         let has_leader = self.shared.has_leader();
@@ -297,6 +339,7 @@ impl Session<'_> {
         if news {
             self.told.clone_from(&members);
         }
+        self.witness = self.witness();
         let contact = Contact {
             member: self.shared.raft.id(),
             has_leader,
@@ -305,6 +348,7 @@ impl Session<'_> {
             facts_wanted: self.place.facts_wanted(),
             notice: notice.map(Into::into),
             coordinators: if news { members } else { Vec::new() },
+            witness: self.witness.clone(),
         };
         send(self.to, ToAgent::Contact(contact)).await
     }

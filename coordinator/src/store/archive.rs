@@ -15,7 +15,10 @@ use std::{
 
 use soloist_core::{event::Event, ids::FleetId};
 
-use super::codec::{decode, encode, seal, unseal};
+use super::{
+    codec::{decode, encode, seal, unseal},
+    records::Counts,
+};
 
 /// Most events of one fleet that a member keeps: some months of daily operations.
 pub const ARCHIVE_EVENTS_MAX: usize = 20_000;
@@ -38,7 +41,9 @@ const DAMAGED: &str = "archive.damaged";
 #[derive(Debug, Default)]
 pub struct Archive {
     /// `None` if none can be opened: then nothing is kept.
-    db: Option<sled::Db>,
+    pub(super) db: Option<sled::Db>,
+    /// How many records of agents there are, once they were counted.
+    pub(super) counts: Mutex<Counts>,
     /// By fleet: how many there are, and the log index of the last.
     known: Mutex<BTreeMap<FleetId, Known>>,
 }
@@ -66,7 +71,7 @@ impl Archive {
             open(&path)
         });
         let db = db.inspect_err(|why| tracing::warn!(%why, "events are not archived")).ok();
-        let archive = Archive { db, known: Mutex::default() };
+        let archive = Archive { db, ..Archive::default() };
         archive.count();
         archive
     }

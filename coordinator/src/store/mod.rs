@@ -5,7 +5,7 @@
 //! | log, vote | redb, a transaction for each group of the `flusher` | whole transactions after a power cut, ordered keys |
 //! | what was acknowledged | `marker` | notices a database that is older than what was promised |
 //! | snapshots | `snapshot` files | written once, read as a whole, sent as they are |
-//! | events, for longer | sled, `archive` | many small writes that nobody waits for, and nobody misses |
+//! | events, for longer, and agents' records | sled, `archive`, `records` | many small writes that nobody waits for, and nobody misses |
 //! | state | memory, `machine` | built from the newest snapshot and the log |
 //!
 //! Architecture invariant: nothing is acknowledged, to a client or to another member, before it is on the disk; and what
@@ -25,6 +25,7 @@ mod log;
 mod machine;
 mod marker;
 mod pending;
+mod records;
 mod snapshot;
 
 use std::{path::Path, sync::Arc};
@@ -33,6 +34,7 @@ pub use archive::{ARCHIVE_EVENTS_MAX, Archive};
 pub use error::{Damage, StoreError};
 pub use log::LogStore;
 pub use machine::{Machine, SnapshotBuilder, StoreHandle};
+pub use records::{RECORDS_MAX, RecordPlace};
 pub use snapshot::{SnapshotFiles, SnapshotPlace};
 use tokio::sync::watch;
 

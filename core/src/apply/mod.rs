@@ -14,6 +14,7 @@ mod timer;
 use crate::advance::{Now, advance};
 use crate::command::{Command, Entry, FEATURE_LEVEL};
 use crate::event::Event;
+use crate::evidence;
 use crate::ids::{FleetId, Generation, OperationId, Token};
 use crate::journal::Journal;
 use crate::policy::EVENTS_MAX;
@@ -231,6 +232,7 @@ fn on_fleet(
     let reply = work(fleet, &mut journal);
     fence::settle(fleet, now, &mut journal);
     advance(fleet, now, &mut journal);
+    evidence::note(fleet, now);
     let events = journal.into_events();
     for event in &events {
         fleet.events.push_back(event.clone());

@@ -76,6 +76,7 @@ fn new(fleet: &Fleet, name: &OperationId, request: &Request, submission: &Submis
         up: None,
         granted: None,
         exclusive_until: None,
+        grants: Vec::new(),
         changed: None,
         right: None,
         migrated: false,

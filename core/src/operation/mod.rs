@@ -12,6 +12,7 @@ pub use request::{HoldMode, PackageChange, PluginChange, Request};
 pub use status::{Blocked, Status};
 pub use step::{Bring, Step, TaskCall};
 
+use crate::evidence::Grant;
 use crate::ids::{Generation, NodeId, OperationId, Right, Token, Version};
 use crate::time::Time;
 
@@ -126,6 +127,9 @@ pub struct Operation {
     pub granted: Option<Time>,
     /// When the exclusive part ended.
     pub exclusive_until: Option<Time>,
+    /// Its exclusive parts as agents witness them; at most [`GRANTS_MAX`](crate::evidence::GRANTS_MAX).
+    #[serde(default)]
+    pub grants: Vec<Grant>,
     /// Log index after which an app process counts as started after the change.
     pub changed: Option<Generation>,
     /// The right to migrate that it gave last.

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod confirm;
 pub mod demo;
 pub mod events;
+pub mod evidence;
 pub mod fleet;
 pub mod freeze;
 pub mod heal;

@@ -19,6 +19,7 @@ use crate::{
     cli::duration,
     commands::{Context, machine, me, run::nested, upgrade::nothing_to_do},
     error::{CtlError, Kind, Result},
+    evidence::{self, Shown},
     follow::{Follow, Progress, goes_on_by_itself, verdict},
     render::{length, status},
 };
@@ -118,7 +119,7 @@ pub async fn operate(
     {
         follow.progress().line(&text);
     }
-    finish(context, &mut follow, &operation)
+    finish(context, fleet, &mut follow, &operation).await
 }
 
 /// Follows until the operation has ended; with an error when a person interrupts, or must do something.
@@ -173,16 +174,26 @@ fn waits_for_a_person(operation: Option<OperationView>, id: &OperationId) -> Ctl
     error.hint(format!("look at it with soloist operation show {id}"))
 }
 
-/// Says how it ended, and what users had of it.
-pub fn finish(context: &Context, follow: &mut Follow, operation: &OperationView) -> Result<()> {
+/// Says how it ended, what users had of it, and what is proven about it.
+pub async fn finish(
+    context: &Context,
+    fleet: &FleetId,
+    follow: &mut Follow,
+    operation: &OperationView,
+) -> Result<()> {
     for line in operation.outage.iter().flat_map(status::outage) {
         follow.progress().line(&line);
+    }
+    let evidence = evidence::settled(&context.client, fleet, operation).await;
+    for line in evidence.iter().flat_map(|evidence| &evidence.lines) {
+        follow.progress().line(line);
     }
     verdict(operation)?;
     let text = format!("{}: {} in {}", operation.request, operation.status, length(operation.age));
     follow.progress().line(&text);
     if context.ui.is_json() {
-        return context.ui.data(operation, || status::operation(operation));
+        let shown = Shown { operation, evidence: evidence.as_ref() };
+        return context.ui.data(&shown, || status::operation(operation));
     }
     Ok(())
 }

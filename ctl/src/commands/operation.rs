@@ -4,6 +4,7 @@ use clap::Subcommand;
 use soloist_core::{
     command::Decision,
     ids::{FleetId, OperationId},
+    view::OperationView,
 };
 use soloist_proto::{
     convert::{each, nested},
@@ -18,6 +19,7 @@ use crate::{
         me,
     },
     error::Result,
+    evidence::{self, Shown},
     names,
     render::{Fresh, json::Operations, status, table},
 };
@@ -203,8 +205,14 @@ async fn show(context: &Context, fleet: &FleetId, id: &OperationId) -> Result<()
     );
     let reply = reply.await?;
     let fresh = Fresh::from(reply.freshness.unwrap_or_default());
-    let operation = nested("operation", reply.operation)?;
-    context.ui.data(&operation, || format!("{}{}", status::stale(&fresh), status::operation(&operation)))
+    let operation: OperationView = nested("operation", reply.operation)?;
+    // An older coordinator has no evidence.
+    let found = evidence::now(&context.client, fleet, id).await.ok().flatten();
+    let shown = Shown { operation: &operation, evidence: found.as_ref() };
+    context.ui.data(&shown, || {
+        let proven = found.as_ref().map(|found| status::evidence(&found.lines)).unwrap_or_default();
+        format!("{}{}{proven}", status::stale(&fresh), status::operation(&operation))
+    })
 }
 
 /// Asks to end an operation early.

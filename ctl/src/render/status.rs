@@ -120,6 +120,13 @@ pub fn operation(operation: &OperationView) -> String {
     text
 }
 
+/// What is proven about an operation.
+pub fn evidence(lines: &[String]) -> String {
+    let mut text = String::new();
+    section(&mut text, "evidence", lines.iter().cloned());
+    text
+}
+
 /// An outage: how long, on what it went, and what users saw.
 pub fn outage(outage: &OutageView) -> Vec<String> {
     let end = if outage.over { "" } else { " so far" };

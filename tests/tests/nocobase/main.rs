@@ -8,6 +8,7 @@ mod api;
 mod backups;
 mod cluster;
 mod commercial;
+mod evidence;
 mod fences;
 mod mariadb;
 mod marker;

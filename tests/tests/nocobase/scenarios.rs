@@ -101,6 +101,7 @@ pub(crate) fn plugin_under_load(world: &mut World) {
     let solo = solo(world);
     let seen = world.seen();
     seen.alone(seen.window(grant, end), Some(&solo));
+    crate::evidence::proves(world, &seen, &solo);
     tell(&format!(
         "the leader (member {}) was killed; from grant to release {solo} was alone for {} ms",
         leader + 1,

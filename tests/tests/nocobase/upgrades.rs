@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use soloist_tests::harness::head;
 
+use crate::evidence;
 use crate::releases::{BROKEN, Balancer, GOOD, time};
 use crate::scenarios::last_index;
 use crate::world::{NODES, Seen, VERSION, World};
@@ -171,7 +172,9 @@ pub(crate) fn plain(world: &mut World) {
     let operation = world.last_operation();
     assert_eq!(operation["status"], "succeeded", "{operation}");
     adds_up(&operation);
-    one_migrated(world, from, "done: verify on node-1", 1);
+    let seen = world.seen();
+    migrated_alone(world, &seen, from, "done: verify on node-1", 1);
+    evidence::proves(world, &seen, "node-1");
 }
 
 /// The way back from an upgrade that stands, by hand.

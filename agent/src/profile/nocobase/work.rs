@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
+use soloist_core::evidence::Sessions as Connected;
+
 use super::environment::Environment;
 use super::{NocoBaseProfile, database};
 use crate::let_go::Sessions;
@@ -48,6 +50,15 @@ impl NocoBaseProfile {
         let Ok(environment) = self.computed(false).await else { return Sessions::Unknown };
         let (own, app) = (self.pgappname("soloist-agent"), self.pgappname("soloist"));
         database::sessions(&environment, &own, &app, &self.config.known_sessions).await
+    }
+}
+
+impl NocoBaseProfile {
+    /// Who is connected to the app's database.
+    pub(in crate::profile) async fn connected(&self) -> Result<Connected, String> {
+        let environment = self.computed(false).await.map_err(|error| error.to_string())?;
+        let own = self.pgappname("soloist-agent");
+        database::connected(&environment, &own, &self.node.node, &self.config.known_sessions).await
     }
 }
 

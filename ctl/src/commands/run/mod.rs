@@ -86,7 +86,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode> {
     let grant = granted(context, &fleet, &id, &mut follow, &mut signals).await?;
     let held = Held { context, fleet: &fleet, grant: &grant };
     let ended = held.run(&command, &mut follow, &mut signals).await?;
-    after(context, &args, &id, &mut follow, &mut signals, ended).await
+    after(context, &args, (&fleet, &id), &mut follow, &mut signals, ended).await
 }
 
 /// The right to work.
@@ -204,7 +204,7 @@ async fn withdrawn(
 async fn after(
     context: &Context,
     args: &Args,
-    id: &OperationId,
+    (fleet, id): (&FleetId, &OperationId),
     follow: &mut Follow,
     signals: &mut Signals,
     ended: Ended,
@@ -214,7 +214,7 @@ async fn after(
         Ended::Aborted(_) => Kind::Failed.code(),
     };
     if !args.detach_after {
-        let back = back(context, id, follow, signals).await;
+        let back = back(context, (fleet, id), follow, signals).await;
         match (back, &ended) {
             // The command's own failure says more than what came of the fleet.
             (Err(error), Ended::Status(0)) => return Err(error),
@@ -229,7 +229,12 @@ async fn after(
 }
 
 /// Follows until the fleet is back.
-async fn back(context: &Context, id: &OperationId, follow: &mut Follow, signals: &mut Signals) -> Result<()> {
+async fn back(
+    context: &Context,
+    (fleet, id): (&FleetId, &OperationId),
+    follow: &mut Follow,
+    signals: &mut Signals,
+) -> Result<()> {
     let show = format!("look at it with soloist operation show {id}");
     loop {
         // Cancel-safe: what `next` misses comes again.
@@ -241,7 +246,7 @@ async fn back(context: &Context, id: &OperationId, follow: &mut Follow, signals:
             }
         };
         if operation.ended {
-            return finish(context, follow, &operation);
+            return finish(context, fleet, follow, &operation).await;
         }
         if operation.status == "blocked"
             && !context.ui.is_live()

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use soloist_core::assignment::{DatabaseFacts, DbSession};
+use soloist_core::evidence::Sessions as Connected;
+use soloist_core::ids::NodeId;
 use tokio::time::timeout;
 
 use super::environment::Environment;
@@ -110,6 +112,20 @@ pub(super) async fn sessions(
         }
         Ok((Kind::Mysql, _)) => Sessions::Nameless,
         Err(_) => Sessions::Unknown,
+    }
+}
+
+/// Who is connected.
+pub(super) async fn connected(
+    environment: &Environment,
+    application_name: &str,
+    node: &NodeId,
+    known: &[String],
+) -> Result<Connected, String> {
+    let (kind, place) = reachable(environment)?;
+    match kind {
+        Kind::Postgres => bounded(&place, postgres::connected(environment, application_name, known)).await,
+        Kind::Mysql => bounded(&place, mysql::connected(environment, application_name, node)).await,
     }
 }
 

@@ -4,13 +4,15 @@
 //! An app that was started by hand on a host with an agent is found among the processes all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, OptsBuilder};
 use soloist_core::assignment::DatabaseFacts;
-use soloist_core::ids::Version;
+use soloist_core::evidence::{APP_PREFIX, Naming, Sessions as Connected, session_name};
+use soloist_core::ids::{NodeId, Version};
 use soloist_core::preflight::Release;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::work::{Names, Row, tables};
 use super::{GOODBYE, Kind, PLUGINS_MAX, Told, package_column, table_name};
@@ -110,6 +112,55 @@ async fn ask(
     };
     Ok(DatabaseFacts { identity, version, empty: count == 0 })
 }
+
+/// Sessions of the app's own login in its database, with the name of the program that each gave; and whether the server keeps such
+/// names at all.
+const CONNECTED: &str = "select p.id, a.attr_value, p.id = connection_id() from information_schema.processlist p \
+     left join performance_schema.session_account_connect_attrs a \
+     on a.processlist_id = p.id and a.attr_name = 'program_name' \
+     where p.db = database() and p.user = substring_index(user(), '@', 1)";
+
+/// Sessions and their names are not looked at in one moment: one that begins or ends just then may seem to have none. Between two
+/// looks, of which both must say so.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Who is connected by this node's login. The app gives its sessions no name; whatever an agent runs does.
+pub(super) async fn connected(
+    environment: &Environment,
+    name: &str,
+    node: &NodeId,
+) -> Result<Connected, String> {
+    let mut session = open(environment, name).await.map_err(|error| error.to_string())?;
+    let looks = async {
+        let first: Vec<Seen> = session.query(CONNECTED).await?;
+        sleep(AGAIN).await;
+        Ok((first, session.query(CONNECTED).await?))
+    };
+    let looks: Result<(Vec<Seen>, Vec<Seen>), mysql_async::Error> = looks.await;
+    close(session).await;
+    let (first, second) = looks.map_err(|error| error.to_string())?;
+    if !second.iter().any(|(_, program, own)| *own && program.is_some()) {
+        return Err("the server keeps no names of programs (performance_schema is off), so that sessions of apps and of agents \
+                    cannot be told apart"
+            .into());
+    }
+    let mut names: BTreeMap<String, u32> = BTreeMap::new();
+    for (id, program, own) in second {
+        let nameless = |(other, program, _): &Seen| *other == id && program.is_none();
+        let name = match program {
+            _ if own => continue,
+            Some(program) if program.starts_with(APP_PREFIX) => program,
+            Some(program) => format!("{APP_PREFIX}program-{program}"),
+            None if first.iter().any(nameless) => session_name(node),
+            None => continue,
+        };
+        *names.entry(name).or_default() += 1;
+    }
+    Ok(Connected { login: environment.get("DB_USER").to_owned(), naming: Naming::Login, names })
+}
+
+/// A session: its number, the name of its program, and whether it is the one that asks.
+type Seen = (u64, Option<String>, bool);
 
 /// What tells a server from any other. MySQL's is random and kept with the data. MariaDB makes its own of the port and the
 /// network card, which are alike in containers of several hosts: the host's name belongs to it.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use soloist_core::assignment::{DatabaseFacts, DbSession};
+use soloist_core::evidence::{Naming, Sessions as Connected};
 use soloist_core::ids::Version;
 use soloist_core::preflight::Release;
 use tokio::time::timeout;
@@ -137,6 +138,29 @@ pub(super) async fn sessions(
         counted.map(|row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(u64::MAX))
     };
     work.await.map_err(|error| describe(&error))
+}
+
+/// The sessions that the app's own login may see, by name. Those of other logins would have none.
+const CONNECTED: &str = "select coalesce(application_name, ''), count(*) from pg_stat_activity \
+     where datname = current_database() and usename = session_user and backend_type = 'client backend' \
+     and pid <> pg_backend_pid() and not coalesce(application_name, '') = any($1) group by 1";
+
+/// Who is connected.
+pub(super) async fn connected(
+    environment: &Environment,
+    name: &str,
+    known: &[String],
+) -> Result<Connected, String> {
+    let work = async {
+        let session = open(environment, name).await?;
+        let found = session.client.query(CONNECTED, &[&known]).await;
+        session.close().await;
+        found
+    };
+    let rows = work.await.map_err(|error| describe(&error))?;
+    let count = |row: &tokio_postgres::Row| u32::try_from(row.get::<_, i64>(1)).unwrap_or(u32::MAX);
+    let names = rows.iter().map(|row| (row.get(0), count(row))).collect();
+    Ok(Connected { login: environment.get("DB_USER").to_owned(), naming: Naming::Application, names })
 }
 
 async fn look_around(client: &Client, environment: &Environment) -> Result<Survey, tokio_postgres::Error> {
