@@ -113,7 +113,8 @@ fn grant(fleet: &Fleet, name: &str) -> v1::RenewRequest {
 fn leader(fleet: &Fleet) -> usize {
     let metrics = |at: usize| {
         let port = fleet.http[at];
-        let text = fleet.place(&format!("m{}", at + 1)).within(|| soloist_tests::harness::get(port, "/metrics"));
+        let text =
+            fleet.place(&format!("m{}", at + 1)).within(|| soloist_tests::harness::get(port, "/metrics"));
         text.is_some_and(|(_, text)| text.contains("soloist_coordinator_is_leader 1"))
     };
     until("a leader", Duration::from_secs(20), || fleet.logs(), || (0..3).find(|at| metrics(*at)))

@@ -226,8 +226,16 @@ mod tests {
     #[test]
     fn an_unknown_outcome_may_be_either() {
         // It took effect late, or never.
-        assert!(good(&[("a", Take, 1, 0, 1, Ok), ("a", GiveBack, 1, 2, 3, Unknown), ("b", Take, 4, 8, 9, Ok)]));
-        assert!(good(&[("a", Take, 1, 0, 1, Ok), ("a", GiveBack, 1, 2, 3, Unknown), ("a", Use, 1, 8, 9, Ok)]));
+        assert!(good(&[
+            ("a", Take, 1, 0, 1, Ok),
+            ("a", GiveBack, 1, 2, 3, Unknown),
+            ("b", Take, 4, 8, 9, Ok)
+        ]));
+        assert!(good(&[
+            ("a", Take, 1, 0, 1, Ok),
+            ("a", GiveBack, 1, 2, 3, Unknown),
+            ("a", Use, 1, 8, 9, Ok)
+        ]));
         assert!(good(&[("a", Take, 1, 0, 1, Unknown), ("b", Take, 2, 2, 3, Ok)]));
         assert!(good(&[("a", Take, 1, 0, 1, Unknown), ("a", Use, 1, 5, 6, Ok)]));
         // But not both.

@@ -10,9 +10,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
-use super::nemesis::Clients;
 use super::record::wall_ms;
 use super::scene::{Book, Scene};
+use super::targets::Clients;
 use crate::harness::{Cli, kill_marked};
 
 /// A command that takes longer is given up.
@@ -132,7 +132,9 @@ impl Worker {
         };
         let (name, args) = match self.rng.random_range(0..100) {
             0..20 => ("plugin enable", text(&["plugin", "enable", "@nocobase/plugin-map", "--wait", "60s"])),
-            20..40 => ("plugin disable", text(&["plugin", "disable", "@nocobase/plugin-map", "--wait", "60s"])),
+            20..40 => {
+                ("plugin disable", text(&["plugin", "disable", "@nocobase/plugin-map", "--wait", "60s"]))
+            }
             40..60 => ("run --solo", holder("solo", &self.holders[0])),
             60..72 => ("run --all-stopped", holder("all-stopped", &self.holders[1])),
             72..80 => ("restart", text(&["restart", "--nodes", &on, "--wait", "60s"])),
@@ -155,19 +157,19 @@ impl Worker {
     fn abort(&self) -> Vec<String> {
         let status = self.cli.status().unwrap_or_default();
         let id = status["current"]["id"].as_str();
-        let words = |id: &str| ["operation", "abort", id, "--reason", "changed my mind"].map(str::to_owned).to_vec();
+        let words =
+            |id: &str| ["operation", "abort", id, "--reason", "changed my mind"].map(str::to_owned).to_vec();
         id.map(words).unwrap_or_default()
     }
 
     fn run(&self, name: &str, args: &[String]) {
         let words: Vec<&str> = args.iter().map(String::as_str).collect();
-        let (code, said) = command(&self.cli, &words, &self.clients, &self.book, name);
-        let _ = (code, said);
+        command(&self.cli, &words, &self.clients, &self.book, name);
     }
 }
 
 /// Runs a command of the command line that may be killed at any time.
-fn command(cli: &Cli, args: &[&str], clients: &Clients, book: &Book, name: &str) -> (i32, String) {
+fn command(cli: &Cli, args: &[&str], clients: &Clients, book: &Book, name: &str) {
     let from_ms = wall_ms();
     let mut command = cli.command(args);
     // A file takes what it says, so that nobody has to read a pipe; what it leaves running may hold it open.
@@ -184,7 +186,10 @@ fn command(cli: &Cli, args: &[&str], clients: &Clients, book: &Book, name: &str)
         // Once it is known to have ended, its process id may be another's: the list is told first.
         let ended = rustix::process::waitid(
             rustix::process::WaitId::Pid(
-                i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id"),
+                i32::try_from(child.id())
+                    .ok()
+                    .and_then(rustix::process::Pid::from_raw)
+                    .expect("a process id"),
             ),
             rustix::process::WaitIdOptions::EXITED
                 | rustix::process::WaitIdOptions::NOHANG
@@ -198,7 +203,6 @@ fn command(cli: &Cli, args: &[&str], clients: &Clients, book: &Book, name: &str)
     };
     let text = std::fs::read_to_string(said.path()).unwrap_or_default();
     book.work(name, from_ms, code, &text);
-    (code, text)
 }
 
 /// Somebody who looks at what waits for a person, and decides.
@@ -238,7 +242,8 @@ impl Person {
                 now
             }
         };
-        let patience = if ["unreachable", "breach"].contains(&cause.as_str()) { LONG_PATIENCE } else { PATIENCE };
+        let patience =
+            if ["unreachable", "breach"].contains(&cause.as_str()) { LONG_PATIENCE } else { PATIENCE };
         if since.elapsed() >= patience {
             self.decide(&status, id, &cause);
             self.blocked = None;
@@ -250,7 +255,8 @@ impl Person {
             // First the holder's work is ended, as the command says one must.
             let token = status["lock"]["token"].to_string();
             kill_marked(&format!("SOLOIST_FENCING_TOKEN={token}"));
-            return self.say("lock release", &["lock", "release", "--force", "--reason", "its holder is gone"]);
+            return self
+                .say("lock release", &["lock", "release", "--force", "--reason", "its holder is gone"]);
         }
         let again = ["task_failed", "crashed", "failed", "refused", "overdue"].contains(&cause);
         if again && self.retried.as_deref() != Some(id) {
@@ -262,7 +268,7 @@ impl Person {
 
     /// Starts what is stopped while nothing goes on.
     fn begin(&mut self, status: &Value, nodes: usize, quiet: bool) {
-        let rests = |node: &Value| node["wanted"] == "stop" && node["heard"].is_null().eq(&false);
+        let rests = |node: &Value| node["wanted"] == "stop" && !node["heard"].is_null();
         let list = status["nodes"].as_array().cloned().unwrap_or_default();
         let some = list.len() == nodes && list.iter().any(rests);
         if !some || (!quiet && status["desired"] != "run") {

@@ -22,12 +22,15 @@ use tonic::{Response, Status};
 
 use super::linear::{Ask, Call, End};
 use super::scene::Book;
+use super::swarm::{Swarm, fleet_of};
 use crate::harness::Place;
 
 /// How long a member may take to answer.
 const ATTEMPT: Duration = Duration::from_secs(3);
 /// How long the same is asked for again while its outcome is unknown.
 const INSIST: Duration = Duration::from_secs(20);
+/// How long the enrolment of the node may take.
+const ENROL_MAX: Duration = Duration::from_secs(30);
 /// How long a grant is waited for.
 const GRANT_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at an operation.
@@ -41,26 +44,37 @@ type Stub = OperatorServiceClient<Channel>;
 enum Answer<T> {
     /// It was done. `doubt` says that an earlier attempt may have done it.
     Done(T),
-    Refused { reason: String, doubt: bool },
+    Refused {
+        reason: String,
+        doubt: bool,
+    },
     Nobody,
 }
 
 /// All clients of one lock. They end when it is dropped.
 #[derive(Debug)]
 pub struct Lockers {
+    _node: Swarm,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Lockers {
-    /// Begins.
+    /// Enrols the node, and begins.
+    ///
+    /// # Panics
+    /// When the node is not enrolled in time.
     #[must_use]
-    pub fn start(place: Place, members: &[SocketAddr], fleet: &str, count: usize, seed: u64, book: Book) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, members, fleet) = (Arc::clone(&stop), members.to_vec(), fleet.to_owned());
+    pub fn start(place: Place, members: &[SocketAddr], count: usize, seed: u64, book: Book) -> Self {
+        let node = Swarm::start(place.clone(), members.to_vec(), "locks", 1);
+        node.until_all(ENROL_MAX);
+        let (stop, members, fleet) =
+            (Arc::new(AtomicBool::new(false)), members.to_vec(), fleet_of("locks", 0));
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             place.enter();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let epoch = Instant::now();
             let clients = (0..count).map(|number| Locker {
                 name: format!("{fleet}-{number}"),
@@ -74,7 +88,7 @@ impl Lockers {
             });
             runtime.block_on(futures::future::join_all(clients.map(Locker::live)));
         });
-        Self { stop, thread: Some(thread) }
+        Self { _node: node, stop, thread: Some(thread) }
     }
 }
 
@@ -206,10 +220,8 @@ impl Locker {
                     return None;
                 }
                 if view.status == "confirming" {
-                    let confirm = v1::ConfirmRequest {
-                        fleet: self.fleet.clone(),
-                        operation: operation.to_owned(),
-                    };
+                    let confirm =
+                        v1::ConfirmRequest { fleet: self.fleet.clone(), operation: operation.to_owned() };
                     let _ = self
                         .once(|mut stub| {
                             let confirm = confirm.clone();

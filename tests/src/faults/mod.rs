@@ -20,4 +20,5 @@ pub mod scene;
 pub mod schedule;
 pub mod store;
 pub mod swarm;
+pub mod targets;
 pub mod verdict;

@@ -2,18 +2,17 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, seq::IndexedRandom as _, seq::SliceRandom as _};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::disks::{Filler, Mount};
 use super::record::wall_ms;
 use super::scene::Scene;
 use super::store;
-use crate::harness::marked;
+use super::targets::{Clients, Pulse, Target, apps, keepers};
 
 /// What can be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +27,8 @@ pub enum Fault {
     PauseMember,
     /// The leader stands still, and goes on later as if nothing had been.
     PauseLeader,
+    /// A member gets little done, as with a slow disk: it stands still for most of the time.
+    SlowMember,
     /// An agent is killed.
     KillAgent,
     /// An agent stands still.
@@ -80,12 +81,13 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 29] = [
+    pub const ALL: [Fault; 30] = [
         Fault::KillMember,
         Fault::KillLeader,
         Fault::StopLeader,
         Fault::PauseMember,
         Fault::PauseLeader,
+        Fault::SlowMember,
         Fault::KillAgent,
         Fault::PauseAgent,
         Fault::KillKeeper,
@@ -126,41 +128,14 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Processes of clients that work now.
-#[derive(Debug, Clone, Default)]
-pub struct Clients(Arc<Mutex<Vec<u32>>>);
-
-impl Clients {
-    fn open(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One begins.
-    pub fn begins(&self, pid: u32) {
-        self.open().push(pid);
-    }
-
-    /// It has ended. Called before its id may be given to another process.
-    pub fn ends(&self, pid: u32) {
-        self.open().retain(|known| *known != pid);
-    }
-
-    /// Signals one of them, under the lock, so that it is still the same process.
-    fn signal(&self, signal: Signal, choice: usize) -> Option<u32> {
-        let list = self.open();
-        let pid = list.get(choice.checked_rem(list.len())?).copied()?;
-        send(pid, signal);
-        Some(pid)
-    }
-}
-
 /// How it is mended.
 #[derive(Debug)]
 enum Mend {
     Nothing,
     Members(Vec<usize>),
     Agent(usize),
-    Continue(Vec<u32>),
+    Continue(Vec<Target>),
+    Quicken(Pulse),
     Cuts(Vec<(String, String)>),
     Room(Filler, Option<usize>),
     Unmount(Mount),
@@ -172,13 +147,6 @@ enum Mend {
 pub struct Nemesis {
     clients: Clients,
     broken: Vec<(Fault, String, u64, Mend)>,
-}
-
-/// SIGKILL and the like to a process that may be gone.
-pub(super) fn send(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, signal);
-    }
 }
 
 impl Nemesis {
@@ -206,7 +174,8 @@ impl Nemesis {
                 Mend::Nothing => {}
                 Mend::Members(list) => list.into_iter().for_each(|at| member_up(scene, at)),
                 Mend::Agent(at) => agent_up(scene, at),
-                Mend::Continue(pids) => pids.into_iter().for_each(|pid| send(pid, Signal::CONT)),
+                Mend::Continue(list) => list.iter().for_each(|target| target.signal(Signal::CONT)),
+                Mend::Quicken(pulse) => drop(pulse),
                 Mend::Cuts(cuts) => cuts.iter().for_each(|(from, to)| scene.net().heal(from, to)),
                 Mend::Room(filler, member) => {
                     drop(filler);
@@ -234,47 +203,49 @@ impl Nemesis {
         let node = |at: usize| format!("n{}", at + 1);
         match fault {
             Fault::KillMember | Fault::KillLeader => {
-                let at = if fault == Fault::KillMember { m } else { leader(scene)? };
+                let at = if fault == Fault::KillMember { m } else { scene.fleet.known_leader()? };
                 scene.fleet.members[at].take()?.kill();
                 Some((member(at), Mend::Members(vec![at])))
             }
             Fault::StopLeader => {
-                let at = leader(scene)?;
+                let at = scene.fleet.known_leader()?;
                 let mut daemon = scene.fleet.members[at].take()?;
                 daemon.signal(Signal::TERM);
+                // It may stand still by another fault.
+                daemon.signal(Signal::CONT);
                 let _ = daemon.wait(Duration::from_secs(30));
                 Some((member(at), Mend::Members(vec![at])))
             }
             Fault::PauseMember | Fault::PauseLeader => {
-                let at = if fault == Fault::PauseMember { m } else { leader(scene)? };
-                let pid = scene.fleet.members[at].as_ref()?.pid();
-                send(pid, Signal::STOP);
-                Some((member(at), Mend::Continue(vec![pid])))
+                let at = if fault == Fault::PauseMember { m } else { scene.fleet.known_leader()? };
+                let target = Target::of(scene.fleet.members[at].as_ref()?.pid())?;
+                target.signal(Signal::STOP);
+                Some((member(at), Mend::Continue(vec![target])))
+            }
+            Fault::SlowMember => {
+                let target = Target::of(scene.fleet.members[m].as_ref()?.pid())?;
+                Some((member(m), Mend::Quicken(Pulse::start(target))))
             }
             Fault::KillAgent => {
                 scene.fleet.agents[n].take()?.kill();
                 Some((node(n), Mend::Agent(n)))
             }
             Fault::PauseAgent => {
-                let pid = scene.fleet.agents[n].as_ref()?.pid();
-                send(pid, Signal::STOP);
-                Some((node(n), Mend::Continue(vec![pid])))
+                let target = Target::of(scene.fleet.agents[n].as_ref()?.pid())?;
+                target.signal(Signal::STOP);
+                Some((node(n), Mend::Continue(vec![target])))
             }
             Fault::KillKeeper | Fault::PauseKeeper => {
-                let pids = keepers(scene, n);
-                pid_fault(fault == Fault::KillKeeper, pids, node(n))
+                strike_all(fault == Fault::KillKeeper, keepers(scene, n), node(n))
             }
-            Fault::KillApp | Fault::PauseApp => {
-                let pids = apps(scene, n);
-                pid_fault(fault == Fault::KillApp, pids, node(n))
-            }
+            Fault::KillApp | Fault::PauseApp => strike_all(fault == Fault::KillApp, apps(scene, n), node(n)),
             Fault::KillClient => {
-                let pid = self.clients.signal(Signal::KILL, rng.random_range(0..1000))?;
-                Some((format!("pid {pid}"), Mend::Nothing))
+                let target = self.clients.signal(Signal::KILL, rng.random_range(0..1000))?;
+                Some((format!("pid {}", target.pid), Mend::Nothing))
             }
             Fault::PauseClient => {
-                let pid = self.clients.signal(Signal::STOP, rng.random_range(0..1000))?;
-                Some((format!("pid {pid}"), Mend::Continue(vec![pid])))
+                let target = self.clients.signal(Signal::STOP, rng.random_range(0..1000))?;
+                Some((format!("pid {}", target.pid), Mend::Continue(vec![target])))
             }
             Fault::CutPair | Fault::CutOneWay => {
                 let hosts: Vec<String> = scene.net().hosts().map(str::to_owned).collect();
@@ -294,7 +265,7 @@ impl Nemesis {
                 Some(cut(scene, both(one, other), text))
             }
             Fault::CutLeaderFromMembers | Fault::MuteLeader | Fault::CutLeaderFromAgents => {
-                let at = leader(scene)?;
+                let at = scene.fleet.known_leader()?;
                 let others: Vec<String> = match fault {
                     Fault::CutLeaderFromAgents => (0..nodes).map(node).collect(),
                     _ => (0..members).filter(|other| *other != at).map(member).collect(),
@@ -306,7 +277,7 @@ impl Nemesis {
                 Some(cut(scene, cuts, member(at)))
             }
             Fault::Reboot => {
-                scene.fleet.cut_power(n);
+                reboot(scene, n);
                 Some((node(n), Mend::Agent(n)))
             }
             Fault::LoseLedger => {
@@ -331,7 +302,7 @@ impl Nemesis {
                 if self.busy() {
                     return None;
                 }
-                let at = (leader(scene)? + 1) % members;
+                let at = (scene.fleet.known_leader()? + 1) % members;
                 let how = match fault {
                     Fault::TruncateStore => store::Harm::Truncate,
                     Fault::FlipStore => store::Harm::Flip,
@@ -358,10 +329,12 @@ impl Nemesis {
     }
 }
 
-fn leader(scene: &Scene) -> Option<usize> {
-    let status = scene.fleet.cli().status()?;
-    let id = status["freshness"]["leader"].as_u64()?;
-    store::place_of(scene, id)
+/// Switches a node's host off and on: everything of it is killed, and its boot id changes. Its agent is not started again.
+pub fn reboot(scene: &mut Scene, at: usize) {
+    // An agent would notice the end of its keeper, and a keeper that of its app.
+    scene.fleet.agents[at] = None;
+    keepers(scene, at).iter().for_each(|keeper| keeper.signal(Signal::KILL));
+    scene.fleet.cut_power(at);
 }
 
 /// Starts a member that does not run.
@@ -379,39 +352,13 @@ fn agent_up(scene: &mut Scene, at: usize) {
     }
 }
 
-fn pid_fault(kill: bool, pids: Vec<u32>, what: String) -> Option<(String, Mend)> {
-    if pids.is_empty() {
+fn strike_all(kill: bool, targets: Vec<Target>, what: String) -> Option<(String, Mend)> {
+    if targets.is_empty() {
         return None;
     }
     let signal = if kill { Signal::KILL } else { Signal::STOP };
-    pids.iter().for_each(|pid| send(*pid, signal));
-    Some((what, if kill { Mend::Nothing } else { Mend::Continue(pids) }))
-}
-
-/// The argument vector of a process.
-fn arguments(pid: u32) -> Vec<String> {
-    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
-}
-
-/// The processes of a node's app.
-#[must_use]
-pub fn apps(scene: &Scene, at: usize) -> Vec<u32> {
-    let is_app = |pid: &u32| soloist_demo::monitor::is_standin(&arguments(*pid));
-    marked(&scene.fleet.marker(at)).into_iter().filter(is_app).collect()
-}
-
-/// The app keepers of a node: they are started with the agent's data folder.
-#[must_use]
-pub fn keepers(scene: &Scene, at: usize) -> Vec<u32> {
-    let folder = scene.fleet.folder.join(format!("agent-{}", at + 1)).to_string_lossy().into_owned();
-    let Ok(list) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = list.flatten().filter_map(|item| item.file_name().to_str()?.parse::<u32>().ok());
-    let is_keeper = |pid: &u32| {
-        let words = arguments(*pid);
-        words.iter().any(|word| word == "keep") && words.iter().any(|word| word.starts_with(&folder))
-    };
-    pids.filter(is_keeper).collect()
+    targets.iter().for_each(|target| target.signal(signal));
+    Some((what, if kill { Mend::Nothing } else { Mend::Continue(targets) }))
 }
 
 fn both(one: &[String], other: &[String]) -> Vec<(String, String)> {

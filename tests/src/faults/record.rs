@@ -143,6 +143,8 @@ pub struct Record {
     pub calms: Vec<Calm>,
     /// What clients of the lock did, by fleet.
     pub calls: BTreeMap<String, Vec<Call>>,
+    /// What could not be done as it should have been, such as a harmed store that was not refused.
+    pub failures: Vec<String>,
     /// Damage that the stand-in wrote down.
     pub damage: Vec<String>,
 }
@@ -155,7 +157,8 @@ impl Record {
     pub fn save(&self, folder: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let path = folder.join(RECORD);
-        fs::write(&path, serde_json::to_vec(self)?).with_context(|| format!("cannot write {}", path.display()))
+        fs::write(&path, serde_json::to_vec(self)?)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Reads it back.

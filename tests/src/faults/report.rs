@@ -102,7 +102,9 @@ fn page(record: &Record, verdict: &Verdict) -> String {
         let (from, to) = (at(trouble.from_ms), at(trouble.to_ms));
         let _ = writeln!(text, "| {from:.1} s | {to:.1} s | {} | {} |", trouble.kind, trouble.what);
     }
-    text.push_str("\n## Commands of clients\n\n| at | took | what | exit code | said last |\n|---|---|---|---|---|\n");
+    text.push_str(
+        "\n## Commands of clients\n\n| at | took | what | exit code | said last |\n|---|---|---|---|---|\n",
+    );
     for work in &record.works {
         let at = seconds(work.from_ms.saturating_sub(record.from_ms));
         let took = seconds(work.to_ms.saturating_sub(work.from_ms));
@@ -140,7 +142,8 @@ fn picture(record: &Record) -> String {
         rows.entry((3, "becomes calm".to_owned())).or_default().push(bar);
     }
     let length = seconds(record.to_ms.saturating_sub(record.from_ms)).max(0.001);
-    let x = |ms: u64| NAMES + seconds(ms.saturating_sub(record.from_ms)).min(length) / length * (WIDTH - NAMES);
+    let x =
+        |ms: u64| NAMES + seconds(ms.saturating_sub(record.from_ms)).min(length) / length * (WIDTH - NAMES);
     let height = ROW * (seconds(1000 * rows.len() as u64) + 2.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
@@ -151,7 +154,8 @@ fn picture(record: &Record) -> String {
         let _ = writeln!(svg, "<text x=\"4\" y=\"{:.1}\">{name}</text>", top + ROW * 0.6);
         for (from, to, colour) in bars {
             let (left, width) = (x(*from), (x(*to) - x(*from)).max(1.0));
-            let (title_from, title_to) = (from.saturating_sub(record.from_ms), to.saturating_sub(record.from_ms));
+            let (title_from, title_to) =
+                (from.saturating_sub(record.from_ms), to.saturating_sub(record.from_ms));
             let _ = writeln!(
                 svg,
                 "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{colour}\">\

@@ -18,7 +18,7 @@ use crate::harness::{CLIENT, Cli, Fleet, FleetOptions, Net, whole};
 const GATHER_EVERY: Duration = Duration::from_millis(1500);
 /// Room on the disk of each member and of each agent.
 const MEMBER_MIB: u32 = 48;
-const AGENT_MIB: u32 = 2;
+const AGENT_MIB: u32 = 8;
 
 /// What is written down by whoever takes part.
 #[derive(Debug, Clone, Default)]
@@ -47,14 +47,15 @@ impl Book {
 /// All of it. Everything ends when it is dropped.
 #[derive(Debug)]
 pub struct Scene {
+    gatherer: Gatherer,
+    // Taken away before the folder is, in which they are mounted.
+    _disks: Vec<Mount>,
     /// The fleet.
     pub fleet: Fleet,
     /// The book.
     pub book: Book,
-    gatherer: Gatherer,
     monitor: Monitor,
     began: (Instant, u64),
-    _disks: Vec<Mount>,
 }
 
 impl Scene {
@@ -84,7 +85,8 @@ impl Scene {
             Mount::small(&fleet.folder.join(format!("{kind}-{number}")), mib)
         };
         let members = (1..=options.members).map(|number| disk("member", number, MEMBER_MIB));
-        let disks = members.chain((1..=options.nodes).map(|number| disk("agent", number, AGENT_MIB))).collect();
+        let disks =
+            members.chain((1..=options.nodes).map(|number| disk("agent", number, AGENT_MIB))).collect();
         let began = (Instant::now(), wall_ms());
         let monitor = watch(&fleet);
         let book = Book::default();
@@ -93,7 +95,7 @@ impl Scene {
             (record.title, record.seed, record.from_ms) = (title.to_owned(), seed, began.1);
         }
         let gatherer = Gatherer::start(fleet.cli(), book.clone());
-        Self { fleet, book, gatherer, monitor, began, _disks: disks }
+        Self { gatherer, _disks: disks, fleet, book, monitor, began }
     }
 
     /// Starts and installs it.
@@ -140,7 +142,8 @@ impl Scene {
 
     /// Waits until every node serves and the lock is free, writes down how long that took, and says whether it came in time.
     pub fn calm(&self, limit: Duration) -> bool {
-        let (cli, count, from_ms, began) = (self.fleet.cli(), self.fleet.apps.len(), wall_ms(), Instant::now());
+        let (cli, count, from_ms, began) =
+            (self.fleet.cli(), self.fleet.apps.len(), wall_ms(), Instant::now());
         let well = |status: &Value| whole(status, count) && status["desired"] == "run";
         let mut reached = false;
         while !reached && began.elapsed() < limit {

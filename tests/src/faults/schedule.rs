@@ -1,5 +1,6 @@
 //! A random run: a seed decides what is broken, when, and for how long; people and jobs go on all the time.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
@@ -8,10 +9,11 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::load::Load;
 use super::locks::Lockers;
-use super::nemesis::{Clients, Fault, Nemesis};
+use super::nemesis::{Fault, Nemesis};
 use super::record::Record;
 use super::scene::Scene;
-use super::swarm::{Swarm, fleet_of};
+use super::swarm::Swarm;
+use super::targets::Clients;
 use crate::harness::{CLIENT, FleetOptions};
 
 /// After so many rounds everything must become well again.
@@ -50,9 +52,8 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Record {
     let members: Vec<_> = (0..3).map(|at| scene.fleet.member_address(at)).collect();
     let swarm = Swarm::start(scene.fleet.place(CLIENT), members.clone(), "swarm", plan.swarm.max(1));
     swarm.until_all(Duration::from_secs(60));
-    let fleet = fleet_of("swarm", 0);
     let book = scene.book.clone();
-    let lockers = Lockers::start(scene.fleet.place(CLIENT), &members, &fleet, LOCKERS, plan.seed, book);
+    let lockers = Lockers::start(scene.fleet.place(CLIENT), &members, LOCKERS, plan.seed, book);
     let load = Load::start(&scene, plan.seed, WORKERS, Clients::default());
     let mut nemesis = Nemesis::new(load.clients());
     let (began, mut round) = (Instant::now(), 0);
@@ -61,8 +62,17 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Record {
         round += 1;
         let count = if rng.random_range(0..10) < 3 { 2 } else { 1 };
         for fault in plan.faults.choose_multiple(&mut rng, count) {
-            let struck = nemesis.strike(*fault, &mut scene, &mut rng);
-            tell(&format!("{:.1} s: {fault}{}", began.elapsed().as_secs_f64(), if struck { "" } else { " (nothing to break)" }));
+            let strike = AssertUnwindSafe(|| nemesis.strike(*fault, &mut scene, &mut rng));
+            let how = match catch_unwind(strike) {
+                Ok(true) => "",
+                Ok(false) => " (there is nothing to break)",
+                Err(why) => {
+                    let why = why.downcast_ref::<String>().map_or("it went wrong", String::as_str);
+                    scene.book.open().failures.push(format!("{fault}: {why}"));
+                    " (it went wrong)"
+                }
+            };
+            tell(&format!("{:.1} s: {fault}{how}", began.elapsed().as_secs_f64()));
         }
         std::thread::sleep(Duration::from_millis(rng.random_range(1500..9000)));
         nemesis.mend(&mut scene);

@@ -30,19 +30,6 @@ const REFUSE_MAX: Duration = Duration::from_secs(30);
 /// How long a change of the membership may take.
 const JOIN_MAX: Duration = Duration::from_secs(60);
 
-/// The id of the member at this place. It is another after each new beginning.
-fn id_of(scene: &Scene, at: usize) -> u64 {
-    let text = fs::read_to_string(config(scene, at)).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("id = "));
-    line.and_then(|id| id.parse().ok()).unwrap_or(0)
-}
-
-/// The place of the member with this id.
-#[must_use]
-pub fn place_of(scene: &Scene, id: u64) -> Option<usize> {
-    (0..scene.fleet.members.len()).find(|at| id_of(scene, *at) == id)
-}
-
 fn config(scene: &Scene, at: usize) -> std::path::PathBuf {
     scene.fleet.folder.join(format!("coordinator-{}.toml", at + 1))
 }
@@ -73,7 +60,9 @@ pub fn spoil(scene: &mut Scene, at: usize, harm: Harm, rng: &mut SmallRng) -> St
             if let Some(mut daemon) = scene.fleet.members[at].take() {
                 daemon.kill();
             }
-            fs::rename(&old, &log).or_else(|_| fs::copy(&old, &log).map(drop)).expect("a store can be replaced");
+            fs::rename(&old, &log)
+                .or_else(|_| fs::copy(&old, &log).map(drop))
+                .expect("a store can be replaced");
         }
     }
     scene.fleet.start_member(at);
@@ -110,8 +99,8 @@ fn flip(path: &Path, rng: &mut SmallRng) {
 /// # Panics
 /// When the others do not take it in.
 pub fn rejoin(scene: &mut Scene, at: usize) {
-    let old = id_of(scene, at);
-    let new = (0..scene.fleet.members.len()).map(|at| id_of(scene, at)).max().unwrap_or(0) + 1;
+    let old = scene.fleet.member_id(at);
+    let new = (0..scene.fleet.members.len()).map(|at| scene.fleet.member_id(at)).max().unwrap_or(0) + 1;
     change(scene, at, "the member to leave", move |mut client| async move {
         client.remove_member(v1::RemoveMemberRequest { member: old, forwarded: false }).await.map(drop)
     });

@@ -61,7 +61,8 @@ impl Swarm {
         let (shared, stopped, prefix) = (Arc::clone(&tally), Arc::clone(&stop), prefix.to_owned());
         let thread = std::thread::spawn(move || {
             place.enter();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let mut sessions = tokio::task::JoinSet::new();
                 for number in 0..count {

@@ -71,7 +71,8 @@ pub struct Verdict {
 /// Judges.
 #[must_use]
 pub fn judge(record: &Record) -> Verdict {
-    let mut verdict = Verdict { damage: record.damage.len(), calms: record.calms.len(), ..Verdict::default() };
+    let mut verdict =
+        Verdict { damage: record.damage.len(), calms: record.calms.len(), ..Verdict::default() };
     let mut problems = Vec::new();
     let windows = windows(record);
     verdict.windows = windows.len();
@@ -101,6 +102,7 @@ pub fn judge(record: &Record) -> Verdict {
             problems.push(format!("not well again after {} ms: {}", calm.took_ms, calm.state));
         }
     }
+    problems.extend(record.failures.iter().cloned());
     if record.dropped > 0 {
         problems.push(format!("the monitor had no room for {}: nothing is proven", record.dropped));
     }
@@ -212,7 +214,8 @@ fn overlap(window: &Window, trees: &[Tree]) -> Option<String> {
     let all: Vec<&Tree> = trees.iter().collect();
     let count = most(&all, window.from_ms, window.to_ms);
     let inside = all.iter().filter(|tree| runs(tree, window.from_ms, window.to_ms));
-    let wrong = inside.clone().filter(|tree| window.solo.as_ref().is_some_and(|solo| *solo != tree.node)).count();
+    let wrong =
+        inside.clone().filter(|tree| window.solo.as_ref().is_some_and(|solo| *solo != tree.node)).count();
     if count <= window.most && wrong == 0 {
         return None;
     }
@@ -305,6 +308,7 @@ mod tests {
             !judge(&record).good
         };
         assert!(bad(|record| record.damage.push("two installs".into())));
+        assert!(bad(|record| record.failures.push("a harmed store was not refused".into())));
         assert!(bad(|record| record.dropped = 1));
         assert!(bad(|record| {
             record.calms.push(Calm { from_ms: 0, took_ms: 9, reached: false, state: "lock held".into() });

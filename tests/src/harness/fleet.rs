@@ -339,22 +339,29 @@ impl Fleet {
         Cli { program, endpoints: endpoints.join(","), fleet, place: self.place(CLIENT) }
     }
 
-    /// The member that leads, by its id less one.
+    /// The id of the member at a place: its number, until a new member takes the place.
+    #[must_use]
+    pub fn member_id(&self, at: usize) -> u64 {
+        let config = self.folder.join(format!("coordinator-{}.toml", at + 1));
+        let text = std::fs::read_to_string(config).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("id = "));
+        line.and_then(|id| id.parse().ok()).unwrap_or(0)
+    }
+
+    /// The place of the member that leads, if somebody knows it.
+    #[must_use]
+    pub fn known_leader(&self) -> Option<usize> {
+        let leader = self.cli().status()?["freshness"]["leader"].as_u64()?;
+        (0..self.members.len()).find(|at| self.member_id(*at) == leader)
+    }
+
+    /// The same.
     ///
     /// # Panics
-    /// When none does within ten seconds.
+    /// When nobody knows one within ten seconds.
     #[must_use]
     pub fn leader(&self) -> usize {
-        let cli = self.cli();
-        until(
-            "a leader",
-            Duration::from_secs(10),
-            || self.logs(),
-            || {
-                let leader = cli.status()?["freshness"]["leader"].as_u64()?;
-                usize::try_from(leader).ok()?.checked_sub(1)
-            },
-        )
+        until("a leader", Duration::from_secs(10), || self.logs(), || self.known_leader())
     }
 
     /// Waits until the status satisfies the condition, and gives it.

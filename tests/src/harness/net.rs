@@ -55,7 +55,9 @@ impl Net {
         for (host, address) in &net.hosts {
             let name = net.namespace(host);
             ip(&["netns", "add", &name]);
-            ip(&["link", "add", "eth0", "netns", &name, "type", "veth", "peer", "name", host, "netns", &wire]);
+            ip(&[
+                "link", "add", "eth0", "netns", &name, "type", "veth", "peer", "name", host, "netns", &wire,
+            ]);
             ip(&["-n", &wire, "link", "set", host, "master", "bridge", "up"]);
             ip(&["-n", &name, "address", "add", &format!("{address}/24"), "dev", "eth0"]);
             ip(&["-n", &name, "link", "set", "lo", "up"]);
@@ -97,7 +99,19 @@ impl Net {
     pub fn cut(&self, from: &str, to: &str) {
         if self.cuts().insert((from.to_owned(), to.to_owned())) {
             let (name, address) = (self.namespace(from), self.address(to).to_string());
-            ip(&["-n", &name, "neigh", "replace", &address, "lladdr", NOBODY, "dev", "eth0", "nud", "permanent"]);
+            ip(&[
+                "-n",
+                &name,
+                "neigh",
+                "replace",
+                &address,
+                "lladdr",
+                NOBODY,
+                "dev",
+                "eth0",
+                "nud",
+                "permanent",
+            ]);
         }
     }
 

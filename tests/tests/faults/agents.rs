@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use soloist_tests::faults::disks::{Filler, Mount};
-use soloist_tests::faults::nemesis::keepers;
+use soloist_tests::faults::nemesis::reboot;
 use soloist_tests::faults::record::wall_ms;
+use soloist_tests::faults::targets::{apps, keepers};
 use soloist_tests::harness::{Fleet, until};
 
 use super::support::{begin, changing, ends_good, ends_well, granted, scene, some};
@@ -16,7 +17,8 @@ fn forget(fleet: &Fleet, at: usize) {
     let folder = fleet.folder.join(format!("agent-{}", at + 1));
     for entry in std::fs::read_dir(folder).expect("an agent has a folder").flatten() {
         let path = entry.path();
-        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        let removed =
+            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         removed.expect("what an agent wrote can be removed");
     }
 }
@@ -29,7 +31,7 @@ fn hosts_are_rebooted_and_a_ledger_is_lost_in_a_change() {
     scene.fleet.agents[rests] = None;
     forget(&scene.fleet, rests);
     scene.fleet.start_agent(rests);
-    scene.fleet.cut_power(solo);
+    reboot(&mut scene, solo);
     scene.fleet.start_agent(solo);
     // The task was cut off: whether it is done again by itself or by a person, nothing may run beside it.
     let status = scene.fleet.until("an end, or a question", 60, |status| {
@@ -91,19 +93,19 @@ fn a_ledger_without_room_and_a_storage_that_hangs_delay_and_break_nothing() {
 #[test]
 fn keepers_apps_and_agents_stop_and_the_database_falls_back_a_second() {
     let mut scene = scene("A keeper and an app die, an agent stands still, the database falls back");
-    keepers(&scene, 0).into_iter().for_each(|pid| signal(pid, Signal::KILL));
-    soloist_tests::faults::nemesis::apps(&scene, 1).into_iter().for_each(|pid| signal(pid, Signal::KILL));
+    keepers(&scene, 0).iter().for_each(|keeper| keeper.signal(Signal::KILL));
+    apps(&scene, 1).iter().for_each(|app| app.signal(Signal::KILL));
     scene.fleet.until_whole();
     // A holder is granted only when the agent that stands still goes on.
-    let agent = scene.fleet.agents[2].as_ref().expect("it runs").pid();
-    signal(agent, Signal::STOP);
+    let agent = scene.fleet.agents[2].as_ref().expect("it runs");
+    agent.signal(Signal::STOP);
     let command = scene.holder("solo", 10);
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let held = begin(&scene, &[&["run", "--solo", "--"][..], &words].concat());
-    scene.fleet.until("the holder to wait", 30, |status| {
-        status["current"]["waits"].to_string().contains("node-3")
-    });
-    signal(agent, Signal::CONT);
+    scene
+        .fleet
+        .until("the holder to wait", 30, |status| status["current"]["waits"].to_string().contains("node-3"));
+    agent.signal(Signal::CONT);
     ends_well(held);
     scene.fleet.until_whole();
 
@@ -113,9 +115,12 @@ fn keepers_apps_and_agents_stop_and_the_database_falls_back_a_second() {
     std::fs::copy(&path, &copy).expect("the database can be copied");
     let (change, solo) = changing(&scene);
     let from = wall_ms();
-    until("the plugin in the database", Duration::from_secs(20), || scene.fleet.logs(), || {
-        (scene.fleet.database()["plugins"]["map"]["enabled"] == true).then_some(())
-    });
+    until(
+        "the plugin in the database",
+        Duration::from_secs(20),
+        || scene.fleet.logs(),
+        || (scene.fleet.database()["plugins"]["map"]["enabled"] == true).then_some(()),
+    );
     std::fs::rename(copy, path).expect("the database can be replaced");
     scene.book.trouble("database-back", &format!("while node-{} changes it", solo + 1), from);
     let output = change.wait_with_output().expect("the command line ends");
@@ -134,10 +139,4 @@ fn keepers_apps_and_agents_stop_and_the_database_falls_back_a_second() {
     let verdict = ends_good(scene);
     assert!(verdict.windows >= 4, "the holder's own word, and three grants: {verdict:?}");
     let _ = granted;
-}
-
-fn signal(pid: u32, signal: Signal) {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-    // It may have ended by itself.
-    let _ = rustix::process::kill_process(pid, signal);
 }

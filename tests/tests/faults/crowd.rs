@@ -6,7 +6,7 @@ use soloist_tests::faults::locks::Lockers;
 use soloist_tests::faults::nemesis::Fault;
 use soloist_tests::faults::report::{self, summary};
 use soloist_tests::faults::schedule::{Plan, run};
-use soloist_tests::faults::swarm::{Swarm, fleet_of};
+use soloist_tests::faults::swarm::Swarm;
 use soloist_tests::harness::CLIENT;
 
 use super::support::{changing, ends_good, ends_well, scene};
@@ -27,7 +27,7 @@ fn two_thousand_agents_come_back_while_a_change_goes_on() {
     let swarm = Swarm::start(scene.fleet.place(CLIENT), members.clone(), "swarm", SWARM);
     swarm.until_all(BACK_MAX);
     let book = scene.book.clone();
-    let lockers = Lockers::start(scene.fleet.place(CLIENT), &members, &fleet_of("swarm", 0), 3, 1, book);
+    let lockers = Lockers::start(scene.fleet.place(CLIENT), &members, 3, 1, book);
     let (change, _) = changing(&scene);
     let leader = scene.fleet.leader();
     let (killed, before) = (Instant::now(), swarm.began());
@@ -56,7 +56,8 @@ fn a_run_that_a_seed_chooses_keeps_every_promise() {
     // Anybody can compute it again, and one that was changed by hand is noticed.
     assert_eq!(report::check(place.path()).expect("a report"), (verdict, true));
     let file = place.path().join("verdict.json");
-    let text = std::fs::read_to_string(&file).expect("a verdict").replace("\"overlaps\": 0", "\"overlaps\": 1");
+    let text =
+        std::fs::read_to_string(&file).expect("a verdict").replace("\"overlaps\": 0", "\"overlaps\": 1");
     std::fs::write(&file, text).expect("a file can be written");
     assert!(!report::check(place.path()).expect("a report").1);
 }

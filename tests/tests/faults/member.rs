@@ -50,9 +50,11 @@ fn a_full_disk_ends_a_member_and_a_follower_that_lags_misleads_no_agent() {
         others.iter().for_each(|at| net.part(&name(*at), &format!("n{node}")));
     }
     let there = || {
-        let at = |node: usize| scene.fleet.agent_status(node).is_some_and(|status| {
-            status.to_string().contains(&format!("\"member\":{}", lags + 1))
-        });
+        let at = |node: usize| {
+            scene.fleet.agent_status(node).is_some_and(|status| {
+                status.to_string().contains(&format!("\"member\":{}", scene.fleet.member_id(lags)))
+            })
+        };
         (0..3).all(at).then_some(())
     };
     until("all agents at the follower", Duration::from_secs(30), || scene.fleet.logs(), there);

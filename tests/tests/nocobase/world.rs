@@ -66,8 +66,12 @@ impl World {
         let lab = root.join(".cache").join(server.folder());
         let endpoints: Vec<String> =
             (1..=3).map(|at| format!("127.0.0.1:{}", 7400 + server.offset() + at)).collect();
-        let cli =
-            Cli { program: bin("soloist"), endpoints: endpoints.join(","), fleet: server.fleet().into(), place: Place::default() };
+        let cli = Cli {
+            program: bin("soloist"),
+            endpoints: endpoints.join(","),
+            fleet: server.fleet().into(),
+            place: Place::default(),
+        };
         let agents: Vec<u16> = (1..=3).map(|at| 7410 + server.offset() + at).collect();
         let mut world = Self {
             server,
