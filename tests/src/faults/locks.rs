@@ -76,6 +76,8 @@ impl Lockers {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let epoch = Instant::now();
+            // Channels are made inside a runtime.
+            let _inside = runtime.enter();
             let clients = (0..count).map(|number| Locker {
                 name: format!("{fleet}-{number}"),
                 fleet: fleet.clone(),

@@ -195,7 +195,6 @@ impl Nemesis {
         !self.broken.is_empty()
     }
 
-    #[expect(clippy::too_many_lines, reason = "one line or two for each fault")]
     fn hit(&self, fault: Fault, scene: &mut Scene, rng: &mut SmallRng) -> Option<(String, Mend)> {
         let (members, nodes) = (scene.fleet.members.len(), scene.fleet.agents.len());
         let (m, n) = (rng.random_range(0..members), rng.random_range(0..nodes));
@@ -261,7 +260,7 @@ impl Nemesis {
                 let mut hosts: Vec<String> = scene.net().hosts().map(str::to_owned).collect();
                 hosts.shuffle(rng);
                 let (one, other) = hosts.split_at(hosts.len() / 2);
-                let text = format!("{} | {}", one.join(" "), other.join(" "));
+                let text = format!("{} / {}", one.join(" "), other.join(" "));
                 Some(cut(scene, both(one, other), text))
             }
             Fault::CutLeaderFromMembers | Fault::MuteLeader | Fault::CutLeaderFromAgents => {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -115,10 +116,7 @@ fn page(record: &Record, verdict: &Verdict) -> String {
 }
 
 fn seconds(ms: u64) -> f64 {
-    // Far below 2^52.
-    #[expect(clippy::cast_precision_loss, reason = "lengths of a run in milliseconds are small")]
-    let ms = ms as f64;
-    ms / 1000.0
+    Duration::from_millis(ms).as_secs_f64()
 }
 
 /// Rows of bars over time: the app on each node, exclusive times, faults by kind.
@@ -144,7 +142,7 @@ fn picture(record: &Record) -> String {
     let length = seconds(record.to_ms.saturating_sub(record.from_ms)).max(0.001);
     let x =
         |ms: u64| NAMES + seconds(ms.saturating_sub(record.from_ms)).min(length) / length * (WIDTH - NAMES);
-    let height = ROW * (seconds(1000 * rows.len() as u64) + 2.0);
+    let height = rows.iter().fold(2.0 * ROW, |height, _| height + ROW);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
          font-size=\"12\"><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"

@@ -4,6 +4,7 @@
 //! Needs root. Longer random runs: `cargo run -p soloist-tests --bin faults -- --seed 7 --minutes 20`.
 
 mod agents;
+mod clock;
 mod crowd;
 mod guards;
 mod leader;
