@@ -16,6 +16,7 @@ use rustix::process::Signal;
 use soloist_core::operation::{HoldMode, Request};
 use soloist_proto::v1;
 use soloist_proto::v1::operator_service_client::OperatorServiceClient;
+use soloist_tests::faults::locks::activate;
 use soloist_tests::faults::swarm::{Swarm, fleet_of};
 use soloist_tests::harness::{CLIENT, Fleet, FleetOptions, Net, Place, until};
 use tonic::transport::{Channel, Endpoint};
@@ -136,6 +137,7 @@ fn main() {
     let place = fleet.place(CLIENT);
     let swarm = Swarm::start(place.clone(), members.clone(), "failover", 1);
     swarm.until_all(Duration::from_secs(30));
+    activate(&place, &members, &fleet_of("failover", 0));
     let renew = grant(&fleet, &fleet_of("failover", 0));
     println!("time without a write, as clients of the members that stay see it, {} times each", args.times);
     for (name, signal) in [("SIGKILL", Signal::KILL), ("SIGSTOP", Signal::STOP), ("SIGTERM", Signal::TERM)] {

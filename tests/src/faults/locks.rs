@@ -70,6 +70,7 @@ impl Lockers {
         node.until_all(ENROL_MAX);
         let (stop, members, fleet) =
             (Arc::new(AtomicBool::new(false)), members.to_vec(), fleet_of("locks", 0));
+        activate(&place, &members, &fleet);
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             place.enter();
@@ -101,6 +102,46 @@ impl Drop for Lockers {
             let _ = thread.join();
         }
     }
+}
+
+/// Starts a fleet of agents without hosts and stops it again, so that its lock can be had without anything being stopped for it.
+///
+/// # Panics
+/// When the members do not answer in time.
+pub fn activate(place: &Place, members: &[SocketAddr], fleet: &str) {
+    let requests = [("start", Request::Start { install: false, nodes: None }), ("stop", Request::Stop)];
+    let work = async |operation: &str, request: Request| {
+        let submit = v1::SubmitRequest {
+            fleet: fleet.to_owned(),
+            operation: operation.to_owned(),
+            request: Some(request.into()),
+            submission: Some(v1::Submission { by: "suite".into(), ..v1::Submission::default() }),
+            skip_preflight: true,
+        };
+        let mut turn = 0;
+        loop {
+            let mut stub = stub(&members[turn % members.len()]);
+            turn += 1;
+            let ask = v1::GetOperationRequest { fleet: fleet.to_owned(), operation: operation.to_owned() };
+            // Asking twice is asking once.
+            let _ = timeout(ATTEMPT, stub.submit(submit.clone())).await;
+            let found = timeout(ATTEMPT, stub.get_operation(ask)).await;
+            let view = found.ok().and_then(Result::ok).and_then(|found| found.into_inner().operation);
+            if view.is_some_and(|view| view.ended) {
+                return;
+            }
+            sleep(LOOK).await;
+        }
+    };
+    place.within(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            for (operation, request) in requests {
+                let done = timeout(ENROL_MAX, work(operation, request)).await;
+                done.unwrap_or_else(|_| panic!("{operation} of {fleet} does not end"));
+            }
+        });
+    });
 }
 
 fn stub(member: &SocketAddr) -> Stub {

@@ -186,9 +186,7 @@ impl Nemesis {
             }
             scene.book.trouble(&fault.to_string(), &what, from_ms);
         }
-        // Whoever ended by itself, as a member does whose disk was full, is started again as its service would.
-        (0..scene.fleet.members.len()).for_each(|at| member_up(scene, at));
-        (0..scene.fleet.agents.len()).for_each(|at| agent_up(scene, at));
+        revive(scene);
     }
 
     fn busy(&self) -> bool {
@@ -334,6 +332,12 @@ pub fn reboot(scene: &mut Scene, at: usize) {
     scene.fleet.agents[at] = None;
     keepers(scene, at).iter().for_each(|keeper| keeper.signal(Signal::KILL));
     scene.fleet.cut_power(at);
+}
+
+/// Starts members and agents that ended by themselves, as those do whose disk is full: their services would.
+pub fn revive(scene: &mut Scene) {
+    (0..scene.fleet.members.len()).for_each(|at| member_up(scene, at));
+    (0..scene.fleet.agents.len()).for_each(|at| agent_up(scene, at));
 }
 
 /// Starts a member that does not run.

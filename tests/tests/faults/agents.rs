@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use soloist_tests::faults::disks::{Filler, Mount};
-use soloist_tests::faults::nemesis::reboot;
+use soloist_tests::faults::nemesis::{reboot, revive};
 use soloist_tests::faults::record::wall_ms;
 use soloist_tests::faults::targets::{apps, keepers};
 use soloist_tests::harness::{Fleet, until};
@@ -56,7 +56,7 @@ fn hosts_are_rebooted_and_a_ledger_is_lost_in_a_change() {
 
 #[test]
 fn a_ledger_without_room_and_a_storage_that_hangs_delay_and_break_nothing() {
-    let scene = scene("The disk of a node is full; then the shared storage hangs");
+    let mut scene = scene("The disk of a node is full; then the shared storage hangs");
     let filler = Filler::new(&scene.fleet.folder.join("agent-2"));
     let change = begin(&scene, &["plugin", "enable", "@nocobase/plugin-map"]);
     // What cannot be written down is not acknowledged, so nothing is granted.
@@ -67,6 +67,7 @@ fn a_ledger_without_room_and_a_storage_that_hangs_delay_and_break_nothing() {
     let status = scene.fleet.cli().status().expect("the coordinators answer");
     assert_eq!(status["current"]["granted"], false, "{status}");
     drop(filler);
+    revive(&mut scene);
     ends_well(change);
     scene.fleet.until_whole();
 
@@ -92,7 +93,7 @@ fn a_ledger_without_room_and_a_storage_that_hangs_delay_and_break_nothing() {
 
 #[test]
 fn keepers_apps_and_agents_stop_and_the_database_falls_back_a_second() {
-    let mut scene = scene("A keeper and an app die, an agent stands still, the database falls back");
+    let scene = scene("A keeper and an app die, an agent stands still, the database falls back");
     keepers(&scene, 0).iter().for_each(|keeper| keeper.signal(Signal::KILL));
     apps(&scene, 1).iter().for_each(|app| app.signal(Signal::KILL));
     scene.fleet.until_whole();
@@ -133,7 +134,8 @@ fn keepers_apps_and_agents_stop_and_the_database_falls_back_a_second() {
         }
         status["lock"]["held"] == false
     });
-    // Whatever it ended with, it can be asked for again.
+    // Whatever it ended with: once every app has read the database anew, it can be asked for again.
+    ends_well(begin(&scene, &["restart"]));
     ends_well(begin(&scene, &["plugin", "enable", "@nocobase/plugin-map"]));
     assert_eq!(scene.fleet.database()["plugins"]["map"]["enabled"], true);
     let verdict = ends_good(scene);

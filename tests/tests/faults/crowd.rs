@@ -14,7 +14,7 @@ use super::support::{changing, ends_good, ends_well, scene};
 /// How many agents without hosts.
 const SWARM: usize = 2_000;
 /// How long all of them may take to have a session again.
-const BACK_MAX: Duration = Duration::from_secs(60);
+const BACK_MAX: Duration = Duration::from_secs(180);
 /// The run in this test.
 const SEED: u64 = 20_261;
 const LENGTH: Duration = Duration::from_secs(60);

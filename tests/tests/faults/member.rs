@@ -6,8 +6,9 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rustix::process::Signal;
 use soloist_tests::faults::disks::Filler;
+use soloist_tests::faults::nemesis::revive;
 use soloist_tests::faults::store::{Harm, rejoin, spoil};
-use soloist_tests::harness::{Daemon, until};
+use soloist_tests::harness::until;
 
 use super::support::{begin, changing, ends_good, ends_well, scene};
 
@@ -35,10 +36,7 @@ fn a_full_disk_ends_a_member_and_a_follower_that_lags_misleads_no_agent() {
     let (change, _) = changing(&scene);
     ends_well(change);
     drop(filler);
-    let runs = scene.fleet.members[full].as_mut().is_some_and(Daemon::runs);
-    if !runs {
-        scene.fleet.start_member(full);
-    }
+    revive(&mut scene);
     scene.fleet.until_whole();
 
     // Every agent lives at this follower.
