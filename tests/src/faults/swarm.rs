@@ -210,6 +210,9 @@ fn obey(assignment: &Assignment) -> Observed {
         boot: BootId("boot".into()),
         launched: runs.then_some(assignment.generation),
         app: if runs { AppState::Serving } else { AppState::Stopped },
+        // Nobody uses it, and it does nothing by itself.
+        away: true,
+        under_way: Some(Vec::new()),
         ..Observed::default()
     }
 }

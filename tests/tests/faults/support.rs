@@ -4,6 +4,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use soloist_tests::faults::record::Record;
 use soloist_tests::faults::report::summary;
 use soloist_tests::faults::scene::Scene;
 use soloist_tests::faults::verdict::{Verdict, judge};
@@ -50,9 +51,16 @@ pub(crate) fn some(status: &Value, is: impl Fn(&Value) -> bool) -> bool {
 
 /// Everything becomes well again, and the verdict on all that was is good.
 pub(crate) fn ends_good(scene: Scene) -> Verdict {
+    ends_good_but_for(scene, |_| {})
+}
+
+/// The same with a record from which something was taken that means nothing in this scene.
+pub(crate) fn ends_good_but_for(scene: Scene, leave_out: impl FnOnce(&mut Record)) -> Verdict {
     let calm = scene.calm(CALM_MAX);
     let logs = if calm { String::new() } else { scene.fleet.logs() };
-    let verdict = judge(&scene.end());
+    let mut record = scene.end();
+    leave_out(&mut record);
+    let verdict = judge(&record);
     assert!(verdict.good, "{}\n{logs}", summary(&verdict));
     verdict
 }
