@@ -16,6 +16,8 @@ use crate::harness::{CLIENT, Cli, Fleet, FleetOptions, Net, whole};
 
 /// How often the coordinators are asked for what has happened; they remember 300 events.
 const GATHER_EVERY: Duration = Duration::from_millis(1500);
+/// The host of agents without hosts of their own.
+pub const CROWD: &str = "s";
 /// Room on the disk of each member and of each agent.
 const MEMBER_MIB: u32 = 48;
 const AGENT_MIB: u32 = 8;
@@ -78,7 +80,7 @@ impl Scene {
     pub fn prepare(title: &str, seed: Option<u64>, mut options: FleetOptions) -> Self {
         let mut hosts: Vec<String> = (1..=options.members).map(|id| format!("m{id}")).collect();
         hosts.extend((1..=options.nodes).map(|number| format!("n{number}")));
-        hosts.push(CLIENT.to_owned());
+        hosts.extend([CLIENT, CROWD].map(str::to_owned));
         options.net = Some(Arc::new(Net::new(&hosts)));
         let fleet = Fleet::prepare(&options);
         let disk = |kind: &str, number: usize, mib| {

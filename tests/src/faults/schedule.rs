@@ -11,7 +11,7 @@ use super::load::Load;
 use super::locks::Lockers;
 use super::nemesis::{Fault, Nemesis};
 use super::record::Record;
-use super::scene::Scene;
+use super::scene::{CROWD, Scene};
 use super::swarm::Swarm;
 use super::targets::Clients;
 use crate::harness::{CLIENT, FleetOptions};
@@ -50,7 +50,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Record {
     let title = format!("Random faults for {} s", plan.length.as_secs());
     let mut scene = Scene::start(&title, Some(plan.seed), FleetOptions::default());
     let members: Vec<_> = (0..3).map(|at| scene.fleet.member_address(at)).collect();
-    let swarm = Swarm::start(scene.fleet.place(CLIENT), members.clone(), "swarm", plan.swarm.max(1));
+    let swarm = Swarm::start(scene.fleet.place(CROWD), members.clone(), "swarm", plan.swarm.max(1));
     swarm.until_all(Duration::from_secs(60));
     let book = scene.book.clone();
     let lockers = Lockers::start(scene.fleet.place(CLIENT), &members, LOCKERS, plan.seed, book);

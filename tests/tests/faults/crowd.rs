@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use soloist_tests::faults::locks::Lockers;
 use soloist_tests::faults::nemesis::Fault;
 use soloist_tests::faults::report::{self, summary};
+use soloist_tests::faults::scene::CROWD;
 use soloist_tests::faults::schedule::{Plan, run};
 use soloist_tests::faults::swarm::Swarm;
-use soloist_tests::harness::CLIENT;
+use soloist_tests::harness::{CLIENT, until};
 
 use super::support::{changing, ends_good, ends_well, scene};
 
@@ -24,18 +25,24 @@ const LENGTH: Duration = Duration::from_secs(60);
 fn two_thousand_agents_come_back_while_a_change_goes_on() {
     let mut scene = scene("Two thousand agents come back at once");
     let members: Vec<_> = (0..3).map(|at| scene.fleet.member_address(at)).collect();
-    let swarm = Swarm::start(scene.fleet.place(CLIENT), members.clone(), "swarm", SWARM);
+    let swarm = Swarm::start(scene.fleet.place(CROWD), members.clone(), "swarm", SWARM);
     swarm.until_all(BACK_MAX);
     let book = scene.book.clone();
     let lockers = Lockers::start(scene.fleet.place(CLIENT), &members, 3, 1, book);
     let (change, _) = changing(&scene);
+    // All of them lose their sessions, and the leader dies meanwhile.
+    let (net, before) = (scene.net(), swarm.began());
+    (1..=3).for_each(|member| net.part(CROWD, &format!("m{member}")));
     let leader = scene.fleet.leader();
-    let (killed, before) = (Instant::now(), swarm.began());
     scene.fleet.members[leader] = None;
+    let none = || (swarm.open() == 0).then_some(());
+    until("the end of all sessions", Duration::from_secs(30), || format!("{} are open", swarm.open()), none);
+    net.heal_all();
+    let healed = Instant::now();
     ends_well(change);
     swarm.until_all(BACK_MAX);
-    let (took, again) = (killed.elapsed(), swarm.began() - before);
-    assert!(again > 0, "nobody had to come back");
+    let (took, again) = (healed.elapsed(), swarm.began() - before);
+    assert!(again >= SWARM, "{again} came back");
     scene.fleet.start_member(leader);
     drop((lockers, swarm));
     let verdict = ends_good(scene);
