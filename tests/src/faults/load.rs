@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use serde_json::Value;
 
 use super::record::wall_ms;
@@ -179,30 +180,24 @@ fn command(cli: &Cli, args: &[&str], clients: &Clients, book: &Book, name: &str)
     let mut child = command.spawn().expect("the command line can be started");
     clients.begins(child.id());
     let began = Instant::now();
-    let code = loop {
+    while runs(child.id()) {
         if began.elapsed() > COMMAND_MAX {
             let _ = child.kill();
         }
-        // Once it is known to have ended, its process id may be another's: the list is told first.
-        let ended = rustix::process::waitid(
-            rustix::process::WaitId::Pid(
-                i32::try_from(child.id())
-                    .ok()
-                    .and_then(rustix::process::Pid::from_raw)
-                    .expect("a process id"),
-            ),
-            rustix::process::WaitIdOptions::EXITED
-                | rustix::process::WaitIdOptions::NOHANG
-                | rustix::process::WaitIdOptions::NOWAIT,
-        );
-        if !matches!(ended, Ok(None)) {
-            clients.ends(child.id());
-            break child.wait().ok().and_then(|status| status.code()).unwrap_or(-1);
-        }
         std::thread::sleep(Duration::from_millis(30));
-    };
+    }
+    // Once its end is taken, its process id may be another's: the list is told first.
+    clients.ends(child.id());
+    let code = child.wait().ok().and_then(|status| status.code()).unwrap_or(-1);
     let text = std::fs::read_to_string(said.path()).unwrap_or_default();
     book.work(name, from_ms, code, &text);
+}
+
+/// Whether a child runs; its end is not taken.
+fn runs(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a child has a process id");
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    matches!(waitid(WaitId::Pid(pid), look), Ok(None))
 }
 
 /// Somebody who looks at what waits for a person, and decides.

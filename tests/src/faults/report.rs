@@ -119,9 +119,12 @@ fn seconds(ms: u64) -> f64 {
     Duration::from_millis(ms).as_secs_f64()
 }
 
+/// From when to when, and in which colour.
+type Bar = (u64, u64, &'static str);
+
 /// Rows of bars over time: the app on each node, exclusive times, faults by kind.
 fn picture(record: &Record) -> String {
-    let mut rows: BTreeMap<(u8, String), Vec<(u64, u64, &str)>> = BTreeMap::new();
+    let mut rows: BTreeMap<(u8, String), Vec<Bar>> = BTreeMap::new();
     for tree in &record.trees {
         let colour = if tree.migrates { "#c60" } else { "#2a7" };
         rows.entry((0, tree.node.clone())).or_default().push((tree.from_ms, tree.to_ms, colour));
