@@ -14,7 +14,7 @@ use soloist_proto::v1::agent_service_client::AgentServiceClient;
 use soloist_proto::v1::coordinator_message::Message;
 use soloist_proto::v1::{AgentMessage, Beat};
 use tokio::sync::mpsc;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
@@ -24,8 +24,15 @@ use crate::harness::{Place, until};
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 const BEAT_EVERY: Duration = Duration::from_secs(1);
-/// Before another member is tried.
-const PAUSE: Duration = Duration::from_millis(300);
+/// A member may be without a leader for so long.
+const STALE_MAX: Duration = Duration::from_secs(3);
+/// Before another member is tried: doubled with every failure, so many times, and up to twice that by chance.
+const PAUSE_MS: u64 = 50;
+const DOUBLED_MAX: u32 = 5;
+/// A session that lasted so long was no failure.
+const GOOD: Duration = Duration::from_secs(10);
+/// How often it is looked whether all should end.
+const LOOK: Duration = Duration::from_millis(300);
 /// How many nodes one fleet has.
 const NODES: usize = 32;
 /// How many sessions begin in each step of this length, so that a thousand handshakes do not time each other out.
@@ -70,7 +77,7 @@ impl Swarm {
                     sessions.spawn(live(members.clone(), prefix.clone(), number, delay, Arc::clone(&shared)));
                 }
                 while !stopped.load(Ordering::Relaxed) {
-                    sleep(PAUSE).await;
+                    sleep(LOOK).await;
                 }
             });
         });
@@ -111,14 +118,16 @@ impl Drop for Swarm {
 /// One agent: a session, and another, for ever.
 async fn live(members: Vec<SocketAddr>, prefix: String, number: usize, delay: Duration, tally: Arc<Tally>) {
     sleep(delay).await;
-    let mut turn = number;
-    let mut sequence = 0;
+    let (mut turn, mut sequence, mut failures) = (number, 0, 0_u32);
     loop {
+        let began = Instant::now();
         if let Some(member) = members.get(turn % members.len()) {
             let _ = session(*member, &prefix, number, &mut sequence, &tally).await;
         }
         turn += 1;
-        sleep(PAUSE).await;
+        failures = if began.elapsed() > GOOD { 0 } else { failures.saturating_add(1) };
+        let base = PAUSE_MS << failures.min(DOUBLED_MAX);
+        sleep(Duration::from_millis(base + rand::random::<u64>() % base)).await;
     }
 }
 
@@ -139,6 +148,7 @@ async fn session(
     let mut from = timeout(SILENCE_MAX, opening).await.ok()?.ok()?.into_inner();
     let mut beats = interval(BEAT_EVERY);
     let mut open = Open { tally, counts: false };
+    let mut stale: Option<Instant> = None;
     loop {
         // Cancel-safe: a stream and a clock only wait.
         let message = tokio::select! {
@@ -155,7 +165,10 @@ async fn session(
                 let observed = obey(&Assignment::try_from(assignment).ok()?);
                 to.send(AgentMessage::report(*sequence, observed)).await.ok()?;
             }
-            Message::Contact(contact) if !contact.has_leader => return None,
+            Message::Contact(contact) if contact.has_leader => stale = None,
+            Message::Contact(_) if stale.get_or_insert_with(Instant::now).elapsed() > STALE_MAX => {
+                return None;
+            }
             Message::Refused(_) => return None,
             _ => {}
         }
