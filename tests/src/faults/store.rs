@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 
 use super::nemesis::{empty, member_up};
 use super::scene::Scene;
-use crate::harness::{CLIENT, until};
+use crate::harness::{CLIENT, get, until};
 
 /// What is done to a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,9 +54,7 @@ pub fn spoil(scene: &mut Scene, at: usize, harm: Harm, rng: &mut SmallRng) -> St
             let old = scene.fleet.folder.join("older-log");
             fs::copy(&log, &old).expect("a store can be copied");
             scene.fleet.start_member(at);
-            // Something that this member acknowledges.
-            let _ = scene.fleet.cli().run(&["freeze", "--for", "1s", "--reason", "something to remember"]);
-            std::thread::sleep(Duration::from_secs(2));
+            remembers_more(scene, at);
             if let Some(mut daemon) = scene.fleet.members[at].take() {
                 daemon.kill();
             }
@@ -74,6 +72,24 @@ pub fn spoil(scene: &mut Scene, at: usize, harm: Harm, rng: &mut SmallRng) -> St
     let words = ["damaged", "holds less", "checksum", "refuse", "does not match", "corrupt", "missing"];
     let line = said.lines().rev().find(|line| words.iter().any(|word| line.contains(word)));
     line.or_else(|| said.lines().next_back()).unwrap_or_default().to_owned()
+}
+
+/// Waits until the member has in its state what it had not when it was started, and so has acknowledged more than it had.
+fn remembers_more(scene: &Scene, at: usize) {
+    let port = scene.fleet.http[at];
+    let place = scene.fleet.place(&format!("m{}", at + 1));
+    let applied = || {
+        let (_, text) = place.within(|| get(port, "/metrics"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("soloist_coordinator_applied_index "))?;
+        line.trim().parse::<u64>().ok().filter(|applied| *applied > 0)
+    };
+    let state = || scene.fleet.logs();
+    let first = until("a started member", REFUSE_MAX, state, applied);
+    let _ = scene.fleet.cli().run(&["freeze", "--for", "1s", "--reason", "something to remember"]);
+    let more = || applied().filter(|applied| *applied > first + 1);
+    until("a member that follows", REFUSE_MAX, state, more);
+    // The entries of a moment ago may still be on their way to its disk.
+    std::thread::sleep(Duration::from_secs(1));
 }
 
 fn shorten(path: &Path, rng: &mut SmallRng) {

@@ -148,16 +148,20 @@ async fn session(
     let mut from = timeout(SILENCE_MAX, opening).await.ok()?.ok()?.into_inner();
     let mut beats = interval(BEAT_EVERY);
     let mut open = Open { tally, counts: false };
-    let mut stale: Option<Instant> = None;
+    let (mut heard, mut stale): (Instant, Option<Instant>) = (Instant::now(), None);
     loop {
         // Cancel-safe: a stream and a clock only wait.
         let message = tokio::select! {
             _ = beats.tick() => {
-                to.send(Beat::default().into()).await.ok()?;
+                if heard.elapsed() > SILENCE_MAX {
+                    return None;
+                }
+                to.try_send(Beat::default().into()).ok()?;
                 continue;
             }
-            message = timeout(SILENCE_MAX, from.message()) => message.ok()?.ok()??,
+            message = from.message() => message.ok()??,
         };
+        heard = Instant::now();
         match message.message? {
             Message::Registered(_) => open.count(),
             Message::Assignment(assignment) => {
