@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use crate::{
     leader::propose_here,
     metrics,
-    raft::{Applied, ProposeError},
+    raft::{Applied, Member, ProposeError},
     shared::Shared,
 };
 
@@ -92,13 +92,26 @@ impl Shared {
         };
         match known {
             Some(leader) if leader.id != self.raft.id() => {
-                let applied = self.peers.propose(&leader, command, deadline).await?;
+                // A leader that stands still does not answer, nor does it break the connection.
+                let moved =
+                    status.wait_for(|status| status.leader.as_ref().is_some_and(|now| now.id != leader.id));
+                // Cancel-safe: the request that is given up may be asked for again, as after a lost answer.
+                let applied = tokio::select! {
+                    applied = self.peers.propose(&leader, command, deadline) => applied?,
+                    _ = moved => return Err(given_up(&leader)),
+                };
                 self.hearing.heard_leader(self.clock.elapsed());
                 Ok(applied)
             }
             _ => Err(repeat("the leadership moves")),
         }
     }
+}
+
+/// The request was with a leader that is none any more.
+fn given_up(leader: &Member) -> Problem {
+    let text = format!("{leader} had the request when another member became leader");
+    Problem::new(Code::Unavailable, UNKNOWN_OUTCOME, text, "")
 }
 
 fn repeat(why: &str) -> Problem {

@@ -50,7 +50,7 @@ fn power_switch(fleet: &Fleet) -> PathBuf {
 fn switch_on(fleet: &mut Fleet, state: &PathBuf, boot: &str) {
     drop(fleet.agents[2].take());
     std::fs::remove_file(state).expect("it was switched off");
-    std::fs::write(fleet.folder.join("boot-id"), format!("{boot}\n")).expect("the boot id can be written");
+    std::fs::write(fleet.boot_id(2), format!("{boot}\n")).expect("the boot id can be written");
     fleet.start_agent(2);
 }
 

@@ -56,7 +56,7 @@ fn operations_go_on_without_a_machine_that_burned_and_it_is_removed() {
     assert!(plan.stdout.contains("stop node-3"), "{plan:?}");
     let _ = cli.run(&["node", "remove", "node-3", "--confirm", "node-3"]).expect(0);
     fleet.until("two nodes", 10, |status| status["nodes"].as_array().is_some_and(|nodes| nodes.len() == 2));
-    std::fs::write(fleet.folder.join("boot-id"), "another\n").expect("the boot id can be written");
+    std::fs::write(fleet.boot_id(2), "another\n").expect("the boot id can be written");
     fleet.start_agent(2);
     let refused = || {
         let log = fleet.agents[2].as_ref()?.log();

@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use super::Place;
+
 /// What a run of the command line gave.
 #[derive(Debug, Clone)]
 pub struct Output {
@@ -45,13 +47,15 @@ pub struct Cli {
     pub endpoints: String,
     /// The fleet.
     pub fleet: String,
+    /// Where it runs.
+    pub place: Place,
 }
 
 impl Cli {
     /// A command with endpoints and fleet in its environment.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = self.place.command(&self.program);
         command
             .args(args)
             .env("SOLOIST_ENDPOINTS", &self.endpoints)

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::until;
+use super::{Place, until};
 
 /// A program that is killed when this is dropped.
 #[derive(Debug)]
@@ -25,9 +25,19 @@ impl Daemon {
     /// When it cannot be started.
     #[must_use]
     pub fn start(program: &Path, args: &[&str], log: &Path) -> Self {
+        Self::start_at(&Place::default(), program, args, log)
+    }
+
+    /// The same in another place.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_at(place: &Place, program: &Path, args: &[&str], log: &Path) -> Self {
         let out = File::options().create(true).append(true).open(log).expect("the log file can be opened");
         let err = out.try_clone().expect("a file can be cloned");
-        let child = Command::new(program)
+        let child = place
+            .command(program)
             .args(args)
             .stdin(Stdio::null())
             .stdout(out)

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Cli, Daemon, Poller, bin, get_json, kill_marked, until};
+use super::{Cli, Daemon, Net, Place, Poller, bin, get_json_at, kill_marked, until};
+
+/// The host of clients in a network of one's own.
+pub const CLIENT: &str = "c";
 
 /// How a fleet is set up.
 #[derive(Debug, Clone)]
@@ -33,6 +37,8 @@ pub struct FleetOptions {
     pub joining: usize,
     /// More keys of every coordinator's configuration.
     pub member_keys: String,
+    /// The network with a host for each member (`m1`…), each node (`n1`…) and the clients; loopback if there is none.
+    pub net: Option<Arc<Net>>,
 }
 
 impl Default for FleetOptions {
@@ -50,6 +56,7 @@ impl Default for FleetOptions {
             fetch: "[]".into(),
             joining: 0,
             member_keys: String::new(),
+            net: None,
         }
     }
 }
@@ -74,7 +81,9 @@ pub struct Fleet {
     /// Ports of the apps.
     pub apps: Vec<u16>,
     founders: usize,
-    _poller: Poller,
+    /// The network, unless it is the loopback.
+    pub net: Option<Arc<Net>>,
+    poller: Option<Poller>,
     _temp: tempfile::TempDir,
 }
 
@@ -126,7 +135,7 @@ impl Fleet {
         let (http, rest) = rest.split_at(members);
         let (agent_http, apps) = rest.split_at(options.nodes);
         let name = format!("t{}-{}", std::process::id(), ports[0]);
-        let fleet = Self {
+        let mut fleet = Self {
             name,
             members: (0..members).map(|_| None).collect(),
             agents: (0..options.nodes).map(|_| None).collect(),
@@ -136,11 +145,41 @@ impl Fleet {
             apps: apps.to_vec(),
             folder,
             founders: options.members,
-            _poller: Poller::start(agent_http),
+            net: options.net.clone(),
+            poller: None,
             _temp: temp,
         };
         fleet.write(options);
+        let agents = (0..options.nodes).map(|at| fleet.agent_address(at)).collect();
+        fleet.poller = Some(Poller::start_at(fleet.place(CLIENT), agents));
         fleet
+    }
+
+    fn address(&self, host: &str) -> IpAddr {
+        self.net.as_ref().map_or(Ipv4Addr::LOCALHOST, |net| net.address(host)).into()
+    }
+
+    /// Where the programs of a host run.
+    #[must_use]
+    pub fn place(&self, host: &str) -> Place {
+        self.net.as_ref().map(|net| net.place(host)).unwrap_or_default()
+    }
+
+    /// The gRPC address of a member, by its id less one.
+    #[must_use]
+    pub fn member_address(&self, at: usize) -> SocketAddr {
+        SocketAddr::new(self.address(&format!("m{}", at + 1)), self.grpc[at])
+    }
+
+    /// The HTTP address of an agent, by node number less one.
+    #[must_use]
+    pub fn agent_address(&self, at: usize) -> SocketAddr {
+        SocketAddr::new(self.address(&format!("n{}", at + 1)), self.agent_http[at])
+    }
+
+    /// Of those that the cluster begins with.
+    fn members_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        (0..self.founders).map(|at| self.member_address(at))
     }
 
     fn write(&self, options: &FleetOptions) {
@@ -149,15 +188,15 @@ impl Fleet {
                 .expect("a file in a temporary folder can be written");
         };
         let mut list = "[members]\n".to_owned();
-        for (at, port) in self.grpc[..options.members].iter().enumerate() {
-            let _ = writeln!(list, "{} = \"127.0.0.1:{port}\"", at + 1);
+        for (at, address) in self.members_addresses().enumerate() {
+            let _ = writeln!(list, "{} = \"{address}\"", at + 1);
         }
         for at in 0..self.grpc.len() {
             let text = format!(
-                "id = {}\ndata = \"{}\"\nlisten = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n{}{}\n[fleet_defaults]\n{}",
+                "id = {}\ndata = \"{}\"\nlisten = \"{}\"\nhttp = \"127.0.0.1:{}\"\n{}{}\n[fleet_defaults]\n{}",
                 at + 1,
                 self.folder.join(format!("member-{}", at + 1)).display(),
-                self.grpc[at],
+                self.member_address(at),
                 self.http[at],
                 options.member_keys,
                 if at < options.members { &list } else { "join = true\n" },
@@ -167,7 +206,7 @@ impl Fleet {
         }
         let storage = self.folder.join("storage");
         std::fs::create_dir_all(&storage).expect("a folder in a temporary folder can be made");
-        save("boot-id".into(), "boot-1\n");
+        (1..=self.apps.len()).for_each(|number| save(format!("boot-id-{number}"), "boot-1\n"));
         self.write_credential();
         for at in 0..self.apps.len() {
             save(format!("agent-{}.toml", at + 1), &{
@@ -255,21 +294,20 @@ impl Fleet {
         };
         let migrate: Vec<String> = start.iter().cloned().chain(["--quickstart".to_owned()]).collect();
         let coordinators =
-            self.grpc[..self.founders].iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect::<Vec<_>>();
-        let coordinators = coordinators.join(", ");
+            self.members_addresses().map(|address| format!("\"{address}\"")).collect::<Vec<_>>().join(", ");
         let folder = self.folder.join(format!("node-{}", at + 1));
         std::fs::create_dir_all(&folder).expect("a folder in a temporary folder can be made");
         format!(
             "fleet = \"{name}\"\nnode = \"node-{number}\"\ndata_dir = \"{data}\"\ncoordinators = [{coordinators}]\n\
-             http = \"127.0.0.1:{http}\"\ngrace_secs = 5\nboot_id_file = \"{boot}\"\n\n[app]\nprofile = \"generic\"\n\
+             http = \"{http}\"\ngrace_secs = 5\nboot_id_file = \"{boot}\"\n\n[app]\nprofile = \"generic\"\n\
              command = [{plain}]\nmigrate_command = [{migrate}]\nfacts_command = [{facts}]\ncwd = \"{cwd}\"\n\
              api_url = \"http://127.0.0.1:{app}/api/\"\ncredential = \"{credential}\"\n\
              [app.plugin_routes]\n\"@nocobase/plugin-map\" = \"map-configuration:get?type=amap\"\n",
             name = self.name,
             number = at + 1,
             data = self.folder.join(format!("agent-{}", at + 1)).display(),
-            http = self.agent_http[at],
-            boot = self.folder.join("boot-id").display(),
+            http = self.agent_address(at),
+            boot = self.boot_id(at).display(),
             plain = list(&start),
             migrate = list(&migrate),
             facts = list(&facts),
@@ -284,7 +322,12 @@ impl Fleet {
         let config = self.folder.join(format!("coordinator-{}.toml", at + 1));
         let log = self.folder.join(format!("coordinator-{}.log", at + 1));
         let config = config.to_string_lossy().into_owned();
-        self.members[at] = Some(Daemon::start(&bin("soloist-coordinator"), &["--config", &config], &log));
+        self.members[at] = Some(Daemon::start_at(
+            &self.place(&format!("m{}", at + 1)),
+            &bin("soloist-coordinator"),
+            &["--config", &config],
+            &log,
+        ));
     }
 
     /// Changes a coordinator's configuration, by member id less one; it counts from its next start on.
@@ -302,32 +345,46 @@ impl Fleet {
         let config = self.folder.join(format!("agent-{}.toml", at + 1));
         let log = self.folder.join(format!("agent-{}.log", at + 1));
         let config = config.to_string_lossy().into_owned();
-        self.agents[at] = Some(Daemon::start(&bin("soloist-agent"), &["--config", &config], &log));
+        self.agents[at] = Some(Daemon::start_at(
+            &self.place(&format!("n{}", at + 1)),
+            &bin("soloist-agent"),
+            &["--config", &config],
+            &log,
+        ));
     }
 
     /// The command line of this system.
     #[must_use]
     pub fn cli(&self) -> Cli {
-        let endpoints: Vec<String> = self.grpc.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        Cli { program: bin("soloist"), endpoints: endpoints.join(","), fleet: self.name.clone() }
+        let endpoints: Vec<String> =
+            (0..self.grpc.len()).map(|at| self.member_address(at).to_string()).collect();
+        let (program, fleet) = (bin("soloist"), self.name.clone());
+        Cli { program, endpoints: endpoints.join(","), fleet, place: self.place(CLIENT) }
     }
 
-    /// The member that leads, by its id less one.
+    /// The id of the member at a place: its number, until a new member takes the place.
+    #[must_use]
+    pub fn member_id(&self, at: usize) -> u64 {
+        let config = self.folder.join(format!("coordinator-{}.toml", at + 1));
+        let text = std::fs::read_to_string(config).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("id = "));
+        line.and_then(|id| id.parse().ok()).unwrap_or(0)
+    }
+
+    /// The place of the member that leads, if somebody knows it.
+    #[must_use]
+    pub fn known_leader(&self) -> Option<usize> {
+        let leader = self.cli().status()?["freshness"]["leader"].as_u64()?;
+        (0..self.members.len()).find(|at| self.member_id(*at) == leader)
+    }
+
+    /// The same.
     ///
     /// # Panics
-    /// When none does within ten seconds.
+    /// When nobody knows one within ten seconds.
     #[must_use]
     pub fn leader(&self) -> usize {
-        let cli = self.cli();
-        until(
-            "a leader",
-            Duration::from_secs(10),
-            || self.logs(),
-            || {
-                let leader = cli.status()?["freshness"]["leader"].as_u64()?;
-                usize::try_from(leader).ok()?.checked_sub(1)
-            },
-        )
+        until("a leader", Duration::from_secs(10), || self.logs(), || self.known_leader())
     }
 
     /// Waits until the status satisfies the condition, and gives it.
@@ -349,7 +406,8 @@ impl Fleet {
     /// The status of an agent, from itself.
     #[must_use]
     pub fn agent_status(&self, at: usize) -> Option<Value> {
-        get_json(self.agent_http[at], "/status")
+        let address = self.agent_address(at);
+        self.place(CLIENT).within(|| get_json_at(address, "/status"))
     }
 
     /// The stand-in's database.
@@ -380,22 +438,36 @@ impl Fleet {
         logs.into_iter().map(|(name, text)| format!("--- {name}\n{text}\n")).collect()
     }
 
-    /// As a power cut: everything is killed at once, and the boot id changes.
+    /// The file with the boot id of a node's host, by node number less one.
+    #[must_use]
+    pub fn boot_id(&self, at: usize) -> PathBuf {
+        self.folder.join(format!("boot-id-{}", at + 1))
+    }
+
+    /// As a power cut of one node's host: its agent and its app are killed, and the boot id changes.
     ///
     /// # Panics
     /// When the boot id cannot be written.
+    pub fn cut_power(&mut self, at: usize) {
+        // First the agent: it would start the app again.
+        self.agents[at] = None;
+        kill_marked(&self.marker(at));
+        let before = std::fs::read_to_string(self.boot_id(at)).unwrap_or_default();
+        std::fs::write(self.boot_id(at), format!("{}-again\n", before.trim()))
+            .expect("the boot id can be written");
+    }
+
+    /// As a power cut of everything: all is killed at once, and the boot ids change.
+    ///
+    /// # Panics
+    /// When a boot id cannot be written.
     pub fn power_cut(&mut self) {
         for daemon in self.agents.iter_mut().chain(self.members.iter_mut()) {
             if let Some(mut daemon) = daemon.take() {
                 daemon.kill();
             }
         }
-        for at in 0..self.apps.len() {
-            kill_marked(&self.marker(at));
-        }
-        let path = self.folder.join("boot-id");
-        let before = std::fs::read_to_string(&path).unwrap_or_default();
-        std::fs::write(path, format!("{}-again\n", before.trim())).expect("the boot id can be written");
+        (0..self.apps.len()).for_each(|at| self.cut_power(at));
     }
 }
 

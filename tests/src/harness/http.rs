@@ -24,6 +24,18 @@ pub fn head(port: u16, path: &str) -> Option<u16> {
     request(port, "HEAD", path, &[]).map(|(status, _)| status)
 }
 
+/// Status of a HEAD anywhere.
+#[must_use]
+pub fn head_at(address: SocketAddr, path: &str) -> Option<u16> {
+    request_to(address, "HEAD", path, &[]).map(|(status, _)| status)
+}
+
+/// The body of a GET anywhere as JSON.
+#[must_use]
+pub fn get_json_at(address: SocketAddr, path: &str) -> Option<Value> {
+    serde_json::from_str(&request_to(address, "GET", path, &[])?.1).ok()
+}
+
 /// The body of a GET as JSON.
 #[must_use]
 pub fn get_json(port: u16, path: &str) -> Option<Value> {
@@ -31,12 +43,15 @@ pub fn get_json(port: u16, path: &str) -> Option<Value> {
 }
 
 pub(super) fn request(port: u16, method: &str, path: &str, headers: &[&str]) -> Option<(u16, String)> {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    request_to(SocketAddr::from(([127, 0, 0, 1], port)), method, path, headers)
+}
+
+fn request_to(address: SocketAddr, method: &str, path: &str, headers: &[&str]) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
     let extra: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     // In one piece: the second of two small ones would wait until the first is acknowledged.
-    let request = format!("{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n{extra}\r\n");
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: {}\r\n{extra}\r\n", address.ip());
     stream.write_all(request.as_bytes()).ok()?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).ok()?;

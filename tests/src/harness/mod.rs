@@ -8,7 +8,9 @@ mod fleet;
 mod haproxy;
 mod http;
 pub mod load;
+mod net;
 pub mod nginx;
+mod place;
 mod poller;
 pub mod proxy;
 pub mod sockets;
@@ -20,8 +22,10 @@ use std::time::{Duration, Instant};
 
 pub use cli::{Cli, Output};
 pub use daemon::{Daemon, kill_marked, marked};
-pub use fleet::{Fleet, FleetOptions, free_ports, whole};
-pub use http::{get, get_json, get_signed_in, head};
+pub use fleet::{CLIENT, Fleet, FleetOptions, free_ports, whole};
+pub use http::{get, get_json, get_json_at, get_signed_in, head, head_at};
+pub use net::Net;
+pub use place::Place;
 pub use poller::Poller;
 
 /// The folder with Soloist's programs: `SOLOIST_BIN`, else where cargo put them for these tests.
@@ -31,8 +35,11 @@ pub use poller::Poller;
 #[must_use]
 pub fn bin(name: &str) -> PathBuf {
     let folder = std::env::var_os("SOLOIST_BIN").map(PathBuf::from).unwrap_or_else(|| {
-        let test = std::env::current_exe().expect("a running program has a path");
-        test.ancestors().nth(2).expect("tests lie in target/<profile>/deps").to_owned()
+        let own = std::env::current_exe().expect("a running program has a path");
+        let folder = own.parent().expect("a program lies in a folder");
+        // Tests lie in target/<profile>/deps, programs beside the others.
+        let deps = folder.ends_with("deps").then(|| folder.parent()).flatten();
+        deps.unwrap_or(folder).to_owned()
     });
     let path = folder.join(name);
     assert!(path.exists(), "{} is missing: build it first with cargo build", path.display());

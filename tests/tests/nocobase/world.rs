@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use soloist_demo::monitor::{Monitor, MonitorOptions, Process, Recording, Window, is_nocobase};
-use soloist_tests::harness::{Cli, Daemon, Poller, bin, get, get_json, kill_marked, until, whole};
+use soloist_tests::harness::{Cli, Daemon, Place, Poller, bin, get, get_json, kill_marked, until, whole};
 use soloist_tests::witness::{DatabaseWitness, Sightings, Tolerance, disagreements};
 
 use crate::server::Server;
@@ -66,7 +66,12 @@ impl World {
         let lab = root.join(".cache").join(server.folder);
         let endpoints: Vec<String> =
             (1..=3).map(|at| format!("127.0.0.1:{}", 7400 + server.offset + at)).collect();
-        let cli = Cli { program: bin("soloist"), endpoints: endpoints.join(","), fleet: server.fleet.into() };
+        let cli = Cli {
+            program: bin("soloist"),
+            endpoints: endpoints.join(","),
+            fleet: server.fleet.into(),
+            place: Place::default(),
+        };
         let agents: Vec<u16> = (1..=3).map(|at| 7410 + server.offset + at).collect();
         let mut world = Self {
             server,

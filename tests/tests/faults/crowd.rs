@@ -1,0 +1,70 @@
+//! Thousands of agents that come back at once, and a short run that a seed chooses.
+
+use std::time::{Duration, Instant};
+
+use soloist_tests::faults::locks::Lockers;
+use soloist_tests::faults::nemesis::Fault;
+use soloist_tests::faults::report::{self, summary};
+use soloist_tests::faults::scene::CROWD;
+use soloist_tests::faults::schedule::{Plan, run};
+use soloist_tests::faults::swarm::Swarm;
+use soloist_tests::harness::{CLIENT, until};
+
+use super::support::{changing, ends_good, ends_well, scene};
+
+/// How many agents without hosts.
+const SWARM: usize = 2_000;
+/// How long all of them may take to have a session again.
+const BACK_MAX: Duration = Duration::from_secs(180);
+/// The run in this test.
+const SEED: u64 = 20_261;
+const LENGTH: Duration = Duration::from_secs(60);
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the figure is asked for")]
+fn two_thousand_agents_come_back_while_a_change_goes_on() {
+    let mut scene = scene("Two thousand agents come back at once");
+    let members: Vec<_> = (0..3).map(|at| scene.fleet.member_address(at)).collect();
+    let swarm = Swarm::start(scene.fleet.place(CROWD), members.clone(), "swarm", SWARM);
+    swarm.until_all(BACK_MAX);
+    let book = scene.book.clone();
+    let lockers = Lockers::start(scene.fleet.place(CLIENT), &members, 3, 1, book);
+    let (change, _) = changing(&scene);
+    // All of them lose their sessions, and the leader dies meanwhile.
+    let (net, before) = (scene.net(), swarm.began());
+    (1..=3).for_each(|member| net.part(CROWD, &format!("m{member}")));
+    let leader = scene.fleet.leader();
+    scene.fleet.members[leader] = None;
+    let none = || (swarm.open() == 0).then_some(());
+    until("the end of all sessions", Duration::from_secs(30), || format!("{} are open", swarm.open()), none);
+    net.heal_all();
+    let healed = Instant::now();
+    ends_well(change);
+    swarm.until_all(BACK_MAX);
+    let (took, again) = (healed.elapsed(), swarm.began() - before);
+    assert!(again >= SWARM, "{again} came back");
+    scene.fleet.start_member(leader);
+    drop((lockers, swarm));
+    let verdict = ends_good(scene);
+    assert_eq!(verdict.linearizable, (1, 1));
+    assert!(verdict.lock_calls > 20, "{verdict:?}");
+    println!("{again} sessions began again within {:.1} s", took.as_secs_f64());
+}
+
+#[test]
+fn a_run_that_a_seed_chooses_keeps_every_promise() {
+    let plan = Plan { seed: SEED, length: LENGTH, swarm: 32, faults: Fault::ALL.to_vec() };
+    let mut told = String::new();
+    let record = run(&plan, |text| told += &format!("{text}\n"));
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let verdict = report::write(place.path(), &record).expect("a report can be written");
+    assert!(verdict.good, "seed {SEED}:\n{told}\n{}", summary(&verdict));
+    assert!(verdict.faults.len() >= 3 && verdict.windows > 0 && verdict.lock_calls > 0, "{verdict:?}");
+    // Anybody can compute it again, and one that was changed by hand is noticed.
+    assert_eq!(report::check(place.path()).expect("a report"), (verdict, true));
+    let file = place.path().join("verdict.json");
+    let text =
+        std::fs::read_to_string(&file).expect("a verdict").replace("\"overlaps\": 0", "\"overlaps\": 1");
+    std::fs::write(&file, text).expect("a file can be written");
+    assert!(!report::check(place.path()).expect("a report").1);
+}

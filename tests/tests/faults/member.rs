@@ -1,0 +1,70 @@
+//! What happens to a member's disk and store.
+
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use rustix::process::Signal;
+use soloist_tests::faults::disks::Filler;
+use soloist_tests::faults::nemesis::revive;
+use soloist_tests::faults::store::{Harm, rejoin, spoil};
+use soloist_tests::harness::until;
+
+use super::support::{begin, changing, ends_good, ends_well, scene};
+
+#[test]
+fn harmed_stores_are_refused_and_new_members_take_their_place() {
+    let mut scene = scene("Stores are shortened, changed and swapped; new members take their place");
+    let mut rng = SmallRng::seed_from_u64(7);
+    for harm in [Harm::Truncate, Harm::Swap, Harm::Flip] {
+        let at = (scene.fleet.leader() + 1) % 3;
+        let (change, _) = changing(&scene);
+        let said = spoil(&mut scene, at, harm, &mut rng);
+        assert!(!said.is_empty(), "{harm:?}");
+        ends_well(change);
+        rejoin(&mut scene, at);
+        ends_well(begin(&scene, &["plugin", "disable", "@nocobase/plugin-map"]));
+    }
+    ends_good(scene);
+}
+
+#[test]
+fn a_full_disk_ends_a_member_and_a_follower_that_lags_misleads_no_agent() {
+    let mut scene = scene("A member's disk is full; a follower stands still with agents on it");
+    let full = (scene.fleet.leader() + 1) % 3;
+    let filler = Filler::new(&scene.fleet.folder.join(format!("member-{}", full + 1)));
+    let (change, _) = changing(&scene);
+    ends_well(change);
+    drop(filler);
+    revive(&mut scene);
+    scene.fleet.until_whole();
+
+    // Every agent lives at this follower.
+    let net = scene.net();
+    let lags = (scene.fleet.leader() + 1) % 3;
+    let name = |at: usize| format!("m{}", at + 1);
+    let others: Vec<usize> = (0..3).filter(|at| *at != lags).collect();
+    for node in 1..=3 {
+        others.iter().for_each(|at| net.part(&name(*at), &format!("n{node}")));
+    }
+    let there = || {
+        let at = |node: usize| {
+            scene.fleet.agent_status(node).is_some_and(|status| {
+                status.to_string().contains(&format!("\"member\":{}", scene.fleet.member_id(lags)))
+            })
+        };
+        (0..3).all(at).then_some(())
+    };
+    until("all agents at the follower", Duration::from_secs(30), || scene.fleet.logs(), there);
+    let change = begin(&scene, &["plugin", "disable", "@nocobase/plugin-map"]);
+    let follower = scene.fleet.members[lags].as_ref().expect("it runs");
+    for _ in 0..3 {
+        follower.signal(Signal::STOP);
+        std::thread::sleep(Duration::from_millis(1500));
+        follower.signal(Signal::CONT);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    net.heal_all();
+    ends_well(change);
+    ends_good(scene);
+}
