@@ -102,6 +102,9 @@ fn whole_messages_are_read_or_refused() {
             Some(FromAgent::Beat(beat)) => {
                 drop(beat.facts.and_then(|news| news.facts).map(NodeFacts::try_from));
             }
+            Some(FromAgent::Evidence(evidence)) => {
+                evidence.records.iter().for_each(|record| drop(soloist_proto::evidence::open(record)));
+            }
             None => {}
         }
         if let Ok(v1::CoordinatorMessage { message: Some(ToAgent::Assignment(assignment)) }) =
@@ -121,9 +124,9 @@ fn whole_messages_are_read_or_refused() {
 }
 
 /// The field and the problem of what is refused.
-fn refused<T: Debug, M>(message: M) -> String
+fn refused<T, M>(message: M) -> String
 where
-    T: TryFrom<M, Error = FieldError>,
+    T: TryFrom<M, Error = FieldError> + Debug,
 {
     T::try_from(message).unwrap_err().to_string()
 }

@@ -94,7 +94,7 @@ impl PeerService for Peer {
         request: Request<v1::KeepRecordsRequest>,
     ) -> Result<Response<v1::KeepRecordsReply>, Status> {
         let request = request.into_inner();
-        self.shared.peers.check(request.envelope.as_ref())?;
+        self.shared.peers.check(request.envelope.as_ref(), &self.shared.status())?;
         let (fleet, node) = (name("fleet", request.fleet)?, name("node", request.node)?);
         evidence::store(&self.shared, &fleet, &node, request.records).await;
         Ok(Response::new(v1::KeepRecordsReply {}))
@@ -107,7 +107,7 @@ impl PeerService for Peer {
         request: Request<v1::GetRecordsRequest>,
     ) -> Result<Response<Self::GetRecordsStream>, Status> {
         let request = request.into_inner();
-        self.shared.peers.check(request.envelope.as_ref())?;
+        self.shared.peers.check(request.envelope.as_ref(), &self.shared.status())?;
         let (fleet, node) = (name("fleet", request.fleet)?, name("node", request.node)?);
         let records = evidence::local(&self.shared, &fleet, &node).await;
         let parts = evidence::parts(records).into_iter().map(|records| Ok(v1::GetRecordsReply { records }));
