@@ -48,7 +48,7 @@ async fn an_agent_of_the_first_wire_version_is_served() {
                 assert_eq!(ack.sequence, 12);
                 acknowledged = true;
             }
-            Message::Contact(_) => {}
+            Message::Contact(_) | Message::Clock(_) | Message::EvidenceAck(_) => {}
             Message::Refused(refused) => panic!("{refused:?}"),
         }
     }

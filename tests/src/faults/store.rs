@@ -137,7 +137,9 @@ pub fn rejoin(scene: &mut Scene, at: usize) {
     change(scene, at, "the new member to be taken in", move |mut client| {
         let address = address.clone();
         async move {
-            client.add_member(v1::AddMemberRequest { member: new, address, forwarded: false }).await.map(drop)
+            let ask = v1::AddMemberRequest { member: new, address, forwarded: false, learner: false };
+            let reply = client.add_member(ask).await?.into_inner();
+            if reply.done { Ok(()) } else { Err(tonic::Status::unavailable(format!("so far: {reply:?}"))) }
         }
     });
 }

@@ -216,6 +216,7 @@ fn greeting(prefix: &str, number: usize) -> Option<Greeting> {
             role: Role::App,
         },
         version: "swarm".into(),
+        cluster: String::new(),
     })
 }
 
