@@ -132,7 +132,7 @@ impl Steps<'_> {
                 let run = self.world.hosts[at].run.as_mut()?;
                 run.sequence += 1;
                 let late = Late { incarnation: run.incarnation, sequence: run.sequence, observed };
-                self.report(at, late, true);
+                self.report(at, late);
             }
             Step::Delay(at) => {
                 self.world.left.delays -= 1;
@@ -144,7 +144,7 @@ impl Steps<'_> {
             }
             Step::Arrive(at) => {
                 let late = self.world.hosts[at].late.take()?;
-                self.report(at, late, false);
+                self.report(at, late);
             }
             Step::Serve(at) => {
                 let assignment =
@@ -199,12 +199,13 @@ impl Steps<'_> {
         }
     }
 
-    fn report(&mut self, at: usize, late: Late, fresh: bool) {
+    fn report(&mut self, at: usize, late: Late) {
         let node_at = self.world.hosts[at].node;
         let speaks = self.world.fleet().and_then(|fleet| fleet.nodes.get(&name(node_at)));
-        if speaks.is_some_and(|known| known.incarnation == late.incarnation) {
+        if let Some(known) = speaks.filter(|known| known.incarnation == late.incarnation) {
+            let newest = late.sequence > known.sequence;
             self.world.heard[node_at] = Some(NOW);
-            if fresh {
+            if newest {
                 self.world.told[node_at] = !late.observed.foreign.is_empty();
             }
         }
@@ -280,6 +281,7 @@ impl Steps<'_> {
                     self.world.database = Database::Installed;
                 }
                 self.world.hosts[at].app.as_mut()?.serves = true;
+                self.world.served = true;
             }
             Step::Down(at) => {
                 self.world.hosts[at].app = None;

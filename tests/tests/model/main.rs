@@ -1,5 +1,4 @@
-//! The model check: grant, evidence, lease, fence, successor and lost contact, within the bounds that are stated in
-//! docs/model-check.md.
+//! The model check: grant, evidence, lease, fence and lost contact, within the bounds that are stated in docs/model-check.md.
 //!
 //! The states hold the real core state, and the agents decide by the real `accept`, `reconcile` and `observe`; hosts, apps, clients
 //! and the network are abstract.
@@ -100,8 +99,6 @@ pub(crate) enum Reached {
     HolderLost,
     Fenced,
     FencedGrant,
-    AssumedGrant,
-    TakenOver,
     Installed,
 }
 
@@ -152,15 +149,6 @@ impl Reached {
                     granted(world, |node| node.stop_evidence.is_none() && !node.fences.is_empty())
                 })
             }
-            Reached::AssumedGrant => {
-                Property::<Checked>::sometimes("a grant relies on a person's word", |_, world| {
-                    granted(world, |node| node.assumed.is_some())
-                })
-            }
-            Reached::TakenOver => Property::<Checked>::sometimes("a successor takes over", |_, world| {
-                let Some(fleet) = world.fleet() else { return false };
-                fleet.nodes.iter().any(|(name, node)| node.machine != world::machine(world::place(name)))
-            }),
             Reached::Installed => Property::<Checked>::sometimes("a database is installed", |_, world| {
                 world.database == world::Database::Installed
             }),
@@ -170,15 +158,16 @@ impl Reached {
 
 /// Most states that a configuration of the standard tests may have.
 const STATES_MAX: usize = 60_000;
+/// Most states of the large configuration.
+const LARGE_MAX: usize = 20_000_000;
 
 #[expect(clippy::print_stdout, reason = "the size of what was explored belongs into the document")]
-fn explore(config: Config, threads: usize, most: usize) {
+fn explore(config: Config, most: usize) {
     let began = Instant::now();
     let (name, nodes) = (config.name, config.nodes);
     let wanted = config.reached.len();
     let checker = Checked::new(config, None)
         .checker()
-        .threads(threads)
         .target_state_count(most.saturating_mul(8))
         .finish_when(HasDiscoveries::AnyFailures)
         .spawn_bfs();
@@ -228,81 +217,116 @@ fn is_noticed(rule: Rule, config: Config, expected: &[Wrong]) {
     assert!(names.contains(&name), "{rule:?} is noticed for another reason: {name}");
 }
 
-fn threads() -> usize {
-    1
+#[test]
+fn grants_beside_a_crash() {
+    explore(configs::crash(), STATES_MAX);
 }
 
 #[test]
-fn evidence_is_what_a_grant_rests_on() {
-    explore(configs::evidence(), threads(), STATES_MAX);
+fn grants_beside_a_late_report() {
+    explore(configs::report(), STATES_MAX);
 }
 
 #[test]
-fn agents_that_start_anew() {
-    explore(configs::restarts(), threads(), STATES_MAX);
+fn grants_beside_a_late_assignment() {
+    explore(configs::assignment(), STATES_MAX);
 }
 
 #[test]
-fn foreign_processes() {
-    explore(configs::foreign(), threads(), STATES_MAX);
+fn an_agent_that_starts_anew() {
+    explore(configs::restart(), STATES_MAX);
 }
 
 #[test]
-fn leases() {
-    explore(configs::lease(), threads(), STATES_MAX);
+fn a_foreign_process() {
+    explore(configs::foreign(), STATES_MAX);
 }
 
 #[test]
-fn fences_of_the_database() {
-    explore(configs::fence(), threads(), STATES_MAX);
+fn a_holder_that_dies() {
+    explore(configs::lease(), STATES_MAX);
 }
 
 #[test]
-fn fences_of_machines() {
-    explore(configs::machine(), threads(), STATES_MAX);
+fn an_abort() {
+    explore(configs::abort(), STATES_MAX);
 }
 
 #[test]
-fn successors_and_lost_contact() {
-    explore(configs::successor(), threads(), STATES_MAX);
+fn a_fence_that_does_not_cover() {
+    explore(configs::covers(), STATES_MAX);
 }
 
 #[test]
 fn a_first_start() {
-    explore(configs::install(), threads(), STATES_MAX);
+    explore(configs::install(), STATES_MAX);
 }
 
 #[test]
 fn a_start() {
-    explore(configs::start(), threads(), STATES_MAX);
+    explore(configs::start(), STATES_MAX);
+}
+
+/// With MODEL_LARGE in the environment, the large fleet instead.
+#[test]
+fn two_operations() {
+    match std::env::var_os("MODEL_LARGE") {
+        Some(_) => explore(configs::large(), LARGE_MAX),
+        None => explore(configs::two(), STATES_MAX),
+    }
 }
 
 #[test]
-fn rules_of_evidence_are_needed() {
-    is_noticed(Rule::CrashIsNoEvidence, configs::evidence(), &[Wrong::Solo]);
-    is_noticed(Rule::GenerationsRise, configs::evidence(), &[Wrong::Solo]);
-    is_noticed(Rule::AbortKeepsLock, configs::lease(), &[Wrong::Solo, Wrong::Freed]);
-    is_noticed(Rule::ReportsInOrder, configs::evidence(), &[Wrong::Solo]);
-    is_noticed(Rule::RegisterFirst, configs::restarts(), &[Wrong::Solo]);
+fn without_crash_is_no_evidence() {
+    is_noticed(Rule::CrashIsNoEvidence, configs::crash(), &[Wrong::Solo]);
 }
 
 #[test]
-fn rules_of_leases_are_needed() {
+fn without_generations_rise() {
+    is_noticed(Rule::GenerationsRise, configs::assignment(), &[Wrong::Solo]);
+}
+
+#[test]
+fn without_abort_keeps_lock() {
+    is_noticed(Rule::AbortKeepsLock, configs::abort(), &[Wrong::Solo, Wrong::Freed]);
+}
+
+#[test]
+fn without_promote_extends() {
     is_noticed(Rule::PromoteExtends, configs::lease(), &[Wrong::Lease]);
 }
 
 #[test]
-fn rules_of_fences_are_needed() {
-    is_noticed(Rule::FenceIsProven, configs::fence(), &[Wrong::Solo]);
-    is_noticed(Rule::FencedUntilStopped, configs::fence(), &[Wrong::Solo]);
-    is_noticed(Rule::FenceHasNumbers, configs::fence(), &[Wrong::Solo]);
-    is_noticed(Rule::FenceCovers, configs::machine(), &[Wrong::Solo]);
+fn without_foreign_blocks() {
+    is_noticed(Rule::ForeignBlocks, configs::foreign(), &[Wrong::Foreign]);
 }
 
 #[test]
-fn rules_of_rights_are_needed() {
-    is_noticed(Rule::MigrateIsSpent, configs::install(), &[Wrong::Migrate]);
+fn without_fence_is_proven() {
+    is_noticed(Rule::FenceIsProven, configs::fence(), &[Wrong::Solo]);
+}
+
+#[test]
+fn without_fenced_until_stopped() {
+    is_noticed(Rule::FencedUntilStopped, configs::fence(), &[Wrong::Solo]);
+}
+
+#[test]
+fn without_fence_covers() {
+    is_noticed(Rule::FenceCovers, configs::covers(), &[Wrong::Solo]);
+}
+
+#[test]
+fn without_one_migrate() {
     is_noticed(Rule::OneMigrate, configs::install(), &[Wrong::Migrate, Wrong::Invariant]);
+}
+
+#[test]
+fn without_migrate_needs_intent() {
     is_noticed(Rule::MigrateNeedsIntent, configs::start(), &[Wrong::Migrate, Wrong::Invariant]);
+}
+
+#[test]
+fn without_first_serves() {
     is_noticed(Rule::FirstServes, configs::start(), &[Wrong::First]);
 }

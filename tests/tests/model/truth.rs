@@ -143,7 +143,11 @@ impl Steps<'_> {
         let starting = |(other, host): (usize, &Host)| {
             other != at && host.app.as_ref().is_some_and(|app| !app.serves && !app.stopping)
         };
-        if starts && !self.config.runs && self.world.hosts.iter().enumerate().any(starting) {
+        if starts
+            && !self.world.served
+            && !self.config.runs
+            && self.world.hosts.iter().enumerate().any(starting)
+        {
             self.wrong(Wrong::First);
         }
     }

@@ -257,6 +257,8 @@ pub(crate) struct World {
     pub(crate) granted: Token,
     /// The rights that were used.
     pub(crate) rights: Vec<u64>,
+    /// Whether an app has served since the beginning.
+    pub(crate) served: bool,
     /// Whether time has passed since the last renewal or promotion.
     pub(crate) passed: bool,
     /// Nodes whose newest report that arrived named a foreign process.
