@@ -212,7 +212,8 @@ async fn run(
     let mut told: Option<Instant> = None;
     let mut wanted = 0;
     let mut cluster = String::new();
-    let mut alone = None;
+    // What an earlier session said may be over: the first word of this one counts, whatever it is.
+    let mut alone: Option<Option<Alone>> = None;
     let mut upload = Upload::new(recorder);
     loop {
         // Cancel-safe: a watch, a stream and an interval lose nothing when another arm wins.
@@ -249,8 +250,9 @@ async fn run(
                             }
                         }
                         let now_alone = contact.witness.and_then(told_alone);
-                        if now_alone != alone {
-                            alone.clone_from(&now_alone);
+                        // A member without a leader may be behind.
+                        if contact.has_leader && alone.as_ref() != Some(&now_alone) {
+                            alone = Some(now_alone.clone());
                             if news.send(News::Alone(now_alone)).await.is_err() {
                                 return "the agent stops".to_owned();
                             }
@@ -309,7 +311,7 @@ async fn run(
                 let fresh = inventory.filter(|inventory| listed.as_ref() != Some(inventory));
                 if registered {
                     listed = fresh.clone().or(listed);
-                    let ping_ms = alone.is_some().then(boot_ms);
+                    let ping_ms = alone.as_ref().is_some_and(Option::is_some).then(boot_ms);
                     let beat = v1::Beat { progress, inventory: fresh, facts: None, ping_ms };
                     if outbox.try_send(beat.into()).is_err() {
                         return "it does not take messages".to_owned();
