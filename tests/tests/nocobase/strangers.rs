@@ -29,7 +29,7 @@ pub(crate) fn by_hand(world: &mut World) {
         .spawn()
         .expect("yarn can be started");
     // It is named with its process id and its owner, and so is its session: that would show from a host without an agent too.
-    world.until("the foreign process and its session named", 120, |status| {
+    world.until("the foreign process and its session named", 300, |status| {
         let text = status["nodes"].to_string();
         text.contains("process ") && text.contains(" of root: ") && text.contains("database session ")
     });
