@@ -19,7 +19,7 @@ pub(crate) enum Step {
     Tick,
     Promote,
     Hear(usize),
-    Due(Command),
+    Due(Box<Command>),
     // Clients and people, by the operation or the node.
     Submit(usize),
     Confirm(usize),
@@ -119,7 +119,7 @@ fn of_coordinators(config: &Config, world: &World, steps: &mut Vec<Step>) {
             _ => true,
         };
         if rings {
-            steps.push(Step::Due(command));
+            steps.push(Step::Due(Box::new(command)));
         }
     }
 }
@@ -234,13 +234,12 @@ fn of_host(config: &Config, world: &World, at: usize, steps: &mut Vec<Step>) {
                 }
             }
             let served = if Rule::RegisterFirst.holds() { current } else { true };
-            if let Some(known) = known.filter(|_| served) {
-                if host.ledger.assignment.as_ref().map(|have| have.generation)
+            if let Some(known) = known.filter(|_| served)
+                && (host.ledger.assignment.as_ref().map(|have| have.generation)
                     != Some(known.assignment.generation)
-                    || host.ledger.boot != crate::world::boot(at, host.boot)
-                {
-                    steps.push(Step::Serve(at));
-                }
+                    || host.ledger.boot != crate::world::boot(at, host.boot))
+            {
+                steps.push(Step::Serve(at));
             }
             if host.lagged.is_some() && (run.registered || !Rule::RegisterFirst.holds()) {
                 steps.push(Step::ServeLagged(at));
@@ -312,10 +311,10 @@ impl Steps<'_> {
             }
             Step::Hear(node) => self.world.heard[node] = Some(NOW),
             Step::Due(command) => {
-                if let Command::Timer { timer: Timer::AutoStart, .. } = &command {
+                if let Command::Timer { timer: Timer::AutoStart, .. } = &*command {
                     self.world.left.autos -= 1;
                 }
-                self.propose(command).ok()?;
+                self.propose(*command).ok()?;
             }
             Step::Submit(_)
             | Step::Confirm(_)
