@@ -7,7 +7,9 @@ mod support;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use soloist_agent::host::{AppPattern, DatabaseAddress, Marker, Scan, ScanQuery, scan, scan_marked, tree};
+use soloist_agent::host::{
+    AppPattern, DatabaseAddress, Marker, Scan, ScanQuery, scan, scan_marked, scan_twice, tree,
+};
 use soloist_core::ids::{FleetId, NodeId, Token};
 use support::until;
 
@@ -91,6 +93,7 @@ async fn tells_own_foreign_and_holders_apart() {
     let found = place.scan();
     assert_eq!(found.marked.iter().map(|id| id.pid).collect::<Vec<_>>(), [own.0.id()]);
     assert_eq!(found.holders, [Token(42)]);
+    assert_eq!(scan_twice(&place.query).unwrap().holders, [Token(42)]);
     let shown = found.foreign.iter().find(|shown| shown.pid == foreign.0.id()).unwrap();
     assert!(shown.command.starts_with("pm2-runtime") && !shown.owner.is_empty(), "{shown:?}");
     drop((sibling, elsewhere, holder));

@@ -41,6 +41,8 @@ pub(crate) struct Now {
     pub(crate) wall_ms: u64,
     /// When the last leader was promoted.
     pub(crate) promoted: Time,
+    /// The feature level.
+    pub(crate) level: u32,
 }
 
 /// Whether every node was heard since the last promotion, or has been given the time for it.

@@ -2,6 +2,7 @@
 
 use crate::fence::{choose, needed};
 use crate::ids::NodeId;
+use crate::lost::remedies;
 use crate::operation::{Blocked, Operation, Request, Status};
 use crate::state::Fleet;
 
@@ -18,6 +19,7 @@ pub(crate) fn choices(fleet: &Fleet, operation: &Operation) -> Vec<String> {
     let abort = format!("soloist operation abort {id}");
     match &operation.status {
         Status::Blocked(Blocked::Unreachable(nodes)) => {
+            let lost = nodes.first().and_then(|node| remedies(fleet, operation, node));
             let node = nodes.first().map_or("NODE", NodeId::as_str);
             let fence = nodes.first().filter(|node| can_fence(fleet, operation, node));
             let fence = fence.map(|node| format!("keep it out: soloist node fence {node} --reason \"...\""));
@@ -25,12 +27,15 @@ pub(crate) fn choices(fleet: &Fleet, operation: &Operation) -> Vec<String> {
                 "if its machine is off and stays off: soloist node assume-stopped {node} --reason \"...\""
             );
             let back = "bring the node or its network back: the operation goes on by itself".to_owned();
-            [back].into_iter().chain(fence).chain([off, format!("give up: {abort}")]).collect()
+            let rest = lost.unwrap_or_else(|| vec![off, format!("give up: {abort}")]);
+            [back].into_iter().chain(fence).chain(rest).collect()
         }
-        Status::Blocked(Blocked::Breach(node, _)) => vec![
-            format!("stop what runs on {node}: the operation goes on by itself"),
-            format!("give up: {abort}"),
-        ],
+        Status::Blocked(Blocked::Breach(node, _)) => remedies(fleet, operation, node).unwrap_or_else(|| {
+            vec![
+                format!("stop what runs on {node}: the operation goes on by itself"),
+                format!("give up: {abort}"),
+            ]
+        }),
         Status::Blocked(Blocked::Refused(..)) => {
             vec!["remove the cause: the operation goes on by itself".into(), format!("give up: {abort}")]
         }

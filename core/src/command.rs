@@ -19,7 +19,7 @@ use crate::time::{Millis, Time};
 /// | level | what it adds |
 /// |---|---|
 /// | 1 | what the first release knows |
-/// | 2 | the state remembers the ids of removed members ([`MEMBERS_LEVEL`]) |
+/// | 2 | the state remembers the ids of removed members ([`MEMBERS_LEVEL`]); a lost holder's work has ended when every agent has looked for it since ([`HOLDER_LEVEL`]) |
 pub const FEATURE_LEVEL: u32 = 2;
 
 /// The level of a cluster that never raised it.
@@ -27,6 +27,9 @@ pub const FIRST_LEVEL: u32 = 1;
 
 /// From this level on, the ids of removed members are remembered.
 pub const MEMBERS_LEVEL: u32 = 2;
+
+/// From this level on, the work of a holder whose lock was taken away counts as ended when every agent has looked for it since.
+pub const HOLDER_LEVEL: u32 = 2;
 
 /// A command with the time that its leader gave it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

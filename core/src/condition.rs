@@ -4,6 +4,7 @@ use crate::assign::{proof, task_key};
 use crate::assignment::{AppState, Needs, Run, TaskPhase, TaskResult};
 use crate::fence::{Covers, is_out};
 use crate::ids::{Generation, NodeId};
+use crate::lost;
 use crate::operation::{Blocked, Bring, Operation, Request, Step};
 use crate::quiet;
 use crate::remember::output;
@@ -228,19 +229,7 @@ pub fn condition(fleet: &Fleet, operation: &Operation, settled: bool) -> Conditi
             // Refused: the operation turns back, see `advance`.
             Some(false) | None => Condition::Stuck(Blocked::Approval),
         },
-        Step::HolderGone => {
-            let running: Vec<&NodeId> = fleet
-                .nodes
-                .iter()
-                .filter(|(_, node)| node.observed.as_ref().is_some_and(|seen| !seen.holders.is_empty()))
-                .map(|(name, _)| name)
-                .collect();
-            if running.is_empty() {
-                Condition::Met
-            } else {
-                waiting(operation, &running, "the lost holder's processes to end", true)
-            }
-        }
+        Step::HolderGone => lost::gone(fleet, operation),
     }
 }
 

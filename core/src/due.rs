@@ -211,7 +211,8 @@ fn of_current(
     {
         timers.push(Timer::Step(name.clone(), operation.cursor, operation.attempt));
     }
-    let at = Now { index: 0, time: now, wall_ms: 0, promoted: state.promoted };
+    let (promoted, level) = (state.promoted, state.level);
+    let at = Now { index: 0, time: now, wall_ms: 0, promoted, level };
     let waits = match condition(fleet, operation, settled(fleet, at)) {
         Condition::Wait(waits) => waits,
         Condition::Again => {

@@ -154,7 +154,7 @@ pub fn needed(fleet: &Fleet, operation: &Operation) -> Covers {
 }
 
 /// The fence that keeps a node from at least this much, if one holds.
-fn around(node: &Node, needed: Covers) -> Option<(Covers, &Fence)> {
+pub(crate) fn around(node: &Node, needed: Covers) -> Option<(Covers, &Fence)> {
     let holding = node.fences.iter().find(|(covers, fence)| **covers >= needed && fence.up && fence.holds);
     holding.map(|(covers, fence)| (*covers, fence))
 }

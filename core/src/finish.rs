@@ -3,14 +3,17 @@
 use crate::advance::{Now, enter, record, restores};
 use crate::apply::gone::remove;
 use crate::assign::wanted;
+use crate::command::HOLDER_LEVEL;
 use crate::event::EventKind;
 use crate::ids::{NodeId, OperationId};
 use crate::journal::Journal;
+use crate::lost::seek;
 use crate::operation::{Course, Request, Status, Step};
 use crate::outage::note_outage;
 use crate::plan::ending;
 use crate::policy::HISTORY_MAX;
 use crate::remember::output;
+use crate::rule::Rule;
 use crate::state::{Desired, Fleet, Lock};
 use crate::traffic::close_traffic;
 
@@ -25,6 +28,13 @@ pub(crate) fn turn(
     journal: &mut Journal,
 ) {
     let Some(operation) = fleet.operation(id).cloned() else { return };
+    // Whoever gives up meanwhile does not know more of the lost holder than before.
+    let proven = now.level >= HOLDER_LEVEL;
+    let again = proven && operation.step() == Some(&Step::HolderGone) && Rule::EndIsAwaited.holds();
+    let harm = harm || again;
+    if harm && proven && Rule::EndIsProven.holds() {
+        seek(fleet, id, now);
+    }
     if let (Request::Stop, Course::Restore) = (&operation.request, course) {
         fleet.desired = Desired::Run;
     }
@@ -78,8 +88,11 @@ pub(crate) fn turn(
     }
     let Some(operation) = fleet.operation_mut(id) else { return };
     // The current step keeps its effect on the nodes: what it had begun is undone by the steps that follow.
-    let keep =
-        usize::try_from(operation.cursor).unwrap_or(usize::MAX).saturating_add(1).min(operation.plan.len());
+    let passed = usize::from(!again);
+    let keep = usize::try_from(operation.cursor)
+        .unwrap_or(usize::MAX)
+        .saturating_add(passed)
+        .min(operation.plan.len());
     operation.plan.truncate(keep);
     operation.plan.extend(rest);
     operation.course = course;

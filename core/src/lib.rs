@@ -24,6 +24,7 @@ mod finish;
 pub mod ids;
 pub mod invariants;
 mod journal;
+mod lost;
 pub mod members;
 pub mod notice;
 pub mod operation;

@@ -15,6 +15,10 @@ pub enum Rule {
     RegisterFirst,
     /// An abort frees the lock only when nothing unsafe can still execute.
     AbortKeepsLock,
+    /// The work of a holder whose lock was taken away has ended when every agent has looked for it since.
+    EndIsProven,
+    /// An abort does not pass over a lost holder's work.
+    EndIsAwaited,
     /// Attempt n+1 starts only when attempt n has ended.
     OneAttempt,
     /// A right to migrate is spent when it is used.
@@ -61,13 +65,15 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tests that walk them all.
-    pub const ALL: [Rule; 27] = [
+    pub const ALL: [Rule; 29] = [
         Rule::CrashIsNoEvidence,
         Rule::EvidenceIsWithdrawn,
         Rule::ReportsInOrder,
         Rule::GenerationsRise,
         Rule::RegisterFirst,
         Rule::AbortKeepsLock,
+        Rule::EndIsProven,
+        Rule::EndIsAwaited,
         Rule::OneAttempt,
         Rule::MigrateIsSpent,
         Rule::OneMigrate,

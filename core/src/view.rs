@@ -365,7 +365,8 @@ fn assumed(node: &Node) -> Option<String> {
 
 /// The view of one operation.
 pub fn operation_view(state: &State, fleet: &Fleet, operation: &Operation) -> OperationView {
-    let at = Now { index: 0, time: state.now, wall_ms: 0, promoted: state.promoted };
+    let (promoted, level) = (state.promoted, state.level);
+    let at = Now { index: 0, time: state.now, wall_ms: 0, promoted, level };
     let current = fleet.lock.holder() == Some(&operation.id);
     let waits = match current.then(|| condition(fleet, operation, settled(fleet, at))) {
         Some(Condition::Wait(waits)) => waits,

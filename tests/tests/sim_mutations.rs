@@ -55,6 +55,16 @@ fn the_lock_freed_at_abort() {
 }
 
 #[test]
+fn a_lost_holder_counted_as_gone_by_old_reports() {
+    is_noticed(Rule::EndIsProven, &["while the holder"]);
+}
+
+#[test]
+fn an_abort_over_a_lost_holders_work() {
+    is_noticed(Rule::EndIsAwaited, &["while the holder"]);
+}
+
+#[test]
 fn an_attempt_begun_while_the_last_one_may_run() {
     is_noticed(Rule::OneAttempt, &["second attempt"]);
 }

@@ -18,6 +18,8 @@ impl Agent {
         match self.parts.membership.hear(news)? {
             Heard::Assigned(assignment) => {
                 self.facts_wanted = true;
+                self.looked_over = None;
+                self.looked_since = false;
                 if before != self.wanted() {
                     tracing::info!(generation = %assignment.generation, run = %assignment.spec.run, "assigned");
                     if let Some(mode) = self.wanted().mode() {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::driver::AppSeen;
 use crate::driver::Driver as _;
 use crate::glass;
-use crate::host::{ScanQuery, scan};
+use crate::host::{ScanQuery, scan, scan_twice};
 
 use super::{Agent, FACTS_EVERY, ROUND_BUSY};
 
@@ -70,7 +70,9 @@ impl Agent {
 
     /// Looks for processes: the app's, and others that matter.
     async fn look_over(&mut self) {
-        match self.parts.driver.observe().await {
+        let observed = self.parts.driver.observe().await;
+        let mut seen = observed.is_ok();
+        match observed {
             Ok(app) => {
                 let same = launch_of(&app) == launch_of(&self.app);
                 if !same || !app.runs() {
@@ -93,14 +95,23 @@ impl Agent {
             marker: self.parts.driver.marker().clone(),
             app: pattern,
         };
-        match tokio::task::spawn_blocking(move || scan(&query)).await {
+        // What the next report says is to be relied on.
+        let look = if self.looked_since { scan } else { scan_twice };
+        match tokio::task::spawn_blocking(move || look(&query)).await {
             Ok(Ok(found)) => {
                 self.scan = found;
                 self.watch();
             }
-            Ok(Err(error)) => tracing::warn!(%error, "the process table cannot be read"),
-            Err(error) => tracing::warn!(%error, "the look at the process table ended early"),
+            Ok(Err(error)) => {
+                seen = false;
+                tracing::warn!(%error, "the process table cannot be read");
+            }
+            Err(error) => {
+                seen = false;
+                tracing::warn!(%error, "the look at the process table ended early");
+            }
         }
+        self.looked_since |= seen;
     }
 
     /// Starts the looks that take longer.

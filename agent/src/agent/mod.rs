@@ -123,6 +123,8 @@ struct Agent {
     prober: Option<Prober>,
     /// When the host was looked over; nothing after what changes it for certain.
     looked_over: Option<Instant>,
+    /// Whether it was since the last assignment was accepted: what a report says with that number was seen afterwards.
+    looked_since: bool,
     looked: Instant,
     health: CoreHealth,
     progress: String,
@@ -172,6 +174,7 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), AgentE
         code_number: 0,
         prober: Some(Prober::default()),
         looked_over: None,
+        looked_since: false,
         looked: Instant::now(),
         health: CoreHealth::Starting,
         progress: String::new(),

@@ -16,7 +16,8 @@ impl Agent {
         let observed = observe(self.ledger(), &seen);
         let membership = &self.parts.membership;
         let (accepted, registered) = (membership.generation(), membership.registered());
-        if registered {
+        let looked = self.looked_since;
+        if registered && looked {
             self.record_rest(&observed);
         }
         let progress = match seen.app {
@@ -26,7 +27,9 @@ impl Agent {
         };
         self.parts.outgoing.send_if_modified(|outgoing| {
             let mut changed = false;
-            if registered && (outgoing.observed != observed || outgoing.sequence == 0) {
+            // What was seen before acknowledges nothing.
+            let news = outgoing.observed != observed || outgoing.sequence == 0;
+            if registered && looked && news {
                 outgoing.sequence += 1;
                 outgoing.observed = observed.clone();
                 changed = true;

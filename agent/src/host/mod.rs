@@ -21,7 +21,7 @@ use soloist_core::ids::{BootId, MachineId};
 
 pub use pattern::{AppPattern, DatabaseAddress};
 pub use process::ProcessId;
-pub use scan::{Marker, Scan, ScanQuery, scan, scan_marked, tree};
+pub use scan::{Marker, Scan, ScanQuery, scan, scan_marked, scan_twice, tree};
 
 /// Where the kernel tells its boot id.
 pub const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";

@@ -10,6 +10,7 @@ use crate::event::EventKind;
 use crate::fence::{Covers, Fence, FenceSeen, choose, needed, why_out};
 use crate::ids::{FleetId, Generation, NodeId};
 use crate::journal::Journal;
+use crate::lost::awaits;
 use crate::operation::{Course, Operation, Request};
 use crate::reject::Rejection;
 use crate::rule::Rule;
@@ -48,8 +49,11 @@ pub(super) fn fence(
         let (fleet, node, unarmed) = (id.clone(), name.clone(), unarmed.collect());
         return Err(Rejection::NoFence { fleet, node, covers: covers.unwrap_or(at_least), unarmed });
     };
-    let enough =
-        |node: &Node| node.stop_evidence.is_some() || node.fences.get(&covers).is_some_and(|fence| fence.up);
+    let awaited = |node: &Node| fleet.current().is_some_and(|operation| awaits(operation, node));
+    let awaited = covers == Covers::Machine && fleet.nodes.get(name).is_some_and(awaited);
+    let enough = |node: &Node| {
+        node.stop_evidence.is_some() && !awaited || node.fences.get(&covers).is_some_and(|fence| fence.up)
+    };
     if fleet.nodes.get(name).is_some_and(enough) {
         return Ok(Reply::Unchanged);
     }
@@ -64,6 +68,12 @@ pub(super) fn fence(
         node.admitted = false;
         // What it does from now on is known when it is heard again.
         node.observed = None;
+    }
+    // The way back waits for a machine that may run a lost holder, and must not need it afterwards.
+    if let Some(operation) = fleet.current_mut().filter(|_| awaited) {
+        operation
+            .left_out
+            .insert(name.clone(), format!("fenced from the {covers} by {}: {}", clip(by), clip(reason)));
     }
     renumber(fleet, now.index);
     if fleet.nodes.get(name).is_some_and(|node| node.assignment.spec.run != Run::Stop) {

@@ -13,6 +13,7 @@ use crate::event::EventKind;
 use crate::fence::why_out;
 use crate::ids::{FleetId, Generation, NodeId};
 use crate::journal::Journal;
+use crate::lost::awaits;
 use crate::operation::{Course, Operation, Request};
 use crate::policy::REMOVED_MAX;
 use crate::reject::Rejection;
@@ -39,7 +40,9 @@ pub(super) fn assume_stopped(
     if heard {
         return Err(Rejection::StillHeard { fleet: id.clone(), node: name.clone() });
     }
-    if node.assumed.is_some() || node.stop_evidence.is_some() && fleet.nodes.contains_key(name) {
+    let awaited = fleet.current().is_some_and(|operation| awaits(operation, node));
+    let stopped = node.stop_evidence.is_some() && fleet.nodes.contains_key(name);
+    if node.assumed.is_some() || stopped && !awaited {
         return Ok(Reply::Unchanged);
     }
     let needed = |operation: &Operation| {
@@ -58,6 +61,10 @@ pub(super) fn assume_stopped(
         // What was seen last ran on a machine that is off.
         node.observed = None;
         node.stale_wall_ms = None;
+    }
+    // The way back waits for a machine that may run a lost holder, and must not need it afterwards.
+    if let Some(operation) = fleet.current_mut().filter(|_| awaited) {
+        operation.left_out.insert(name.clone(), why(by, reason));
     }
     // It is told to stay stopped, whenever it is heard again.
     renumber(fleet, now.index);

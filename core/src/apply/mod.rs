@@ -75,7 +75,8 @@ pub struct Outcome {
 pub fn apply(state: &mut State, index: u64, entry: &Entry) -> Outcome {
     state.now = state.now.max(entry.time);
     state.wall_ms = entry.wall_ms;
-    let mut now = Now { index, time: state.now, wall_ms: entry.wall_ms, promoted: state.promoted };
+    let mut now =
+        Now { index, time: state.now, wall_ms: entry.wall_ms, promoted: state.promoted, level: state.level };
     let outcome = match &entry.command {
         Command::Promote { .. } => {
             state.promoted = state.now;

@@ -89,6 +89,7 @@ fn new(fleet: &Fleet, name: &OperationId, request: &Request, submission: &Submis
         exposed_wall_ms: None,
         approved: None,
         holder: None,
+        sought: None,
         breached: None,
         left_out: std::collections::BTreeMap::new(),
         records: Vec::new(),

@@ -159,6 +159,9 @@ pub struct Operation {
     pub approved: Option<bool>,
     /// The external holder.
     pub holder: Option<Holder>,
+    /// Log index at which the lock was taken away from it: what agents acknowledge from there on tells whether its work has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sought: Option<Generation>,
     /// The breach that was recorded last.
     pub breached: Option<(NodeId, String)>,
     /// Nodes that were left out, with the reason.

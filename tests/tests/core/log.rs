@@ -82,9 +82,14 @@ impl Log {
 
     /// The same with all that it sees.
     pub(crate) fn report_seen(&mut self, node: &str, seen: Observed) {
+        self.report_under(self.generation(node), node, seen);
+    }
+
+    /// The same under an earlier assignment.
+    pub(crate) fn report_under(&mut self, applied: Generation, node: &str, seen: Observed) {
         let known = &self.state.fleets[&fleet()].nodes[&name(node)];
         let (incarnation, sequence) = (known.incarnation, known.sequence + 1);
-        let observed = Box::new(Observed { applied: known.assignment.generation, ..seen });
+        let observed = Box::new(Observed { applied, ..seen });
         let report = Command::Report { fleet: fleet(), node: name(node), incarnation, sequence, observed };
         assert!(self.push(report).is_ok());
     }

@@ -2,6 +2,7 @@
 
 mod fence;
 mod gone;
+mod holder;
 mod log;
 mod single;
 

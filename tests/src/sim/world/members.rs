@@ -2,6 +2,7 @@
 
 use super::World;
 use super::network::Message;
+use soloist_core::command::FEATURE_LEVEL;
 use soloist_core::due::{due, witness};
 use soloist_core::invariants::invariants;
 use soloist_core::rule::Rule;
@@ -62,6 +63,10 @@ impl World {
             let now = self.master.now;
             let elapsed = self.members[at].elapsed(self.now);
             self.members[at].clock.promoted(now, elapsed);
+            // In some runs a person never raises it, in some only after a while.
+            if self.master.level < FEATURE_LEVEL && !self.seed.is_multiple_of(4) {
+                self.commit(at, Command::Raise { level: FEATURE_LEVEL, by: "operator".into() })?;
+            }
             return Ok(());
         }
         let wall = self.members[at].wall(self.now);

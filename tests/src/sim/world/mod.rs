@@ -5,6 +5,7 @@ mod backups;
 mod balancers;
 mod faults;
 mod fences;
+mod holders;
 mod hosts;
 mod members;
 mod network;

@@ -148,6 +148,8 @@ impl World {
                 if let Ok(Some(ledger)) = accept(&host.ledger, &assignment, &boot, host.registered) {
                     host.ledger = ledger;
                     host.read_facts(&self.database, self.now);
+                    // What it reports under a new number it has seen since.
+                    host.scan();
                 }
             }
             Message::Ack { node, incarnation, sequence } => {

@@ -1,7 +1,7 @@
 //! People and programs that use the fleet.
 
 use soloist_core::command::{Decision, Role, Submission};
-use soloist_core::ids::{BackupId, MachineId, NodeId, OperationId, Token, Version};
+use soloist_core::ids::{BackupId, MachineId, NodeId, OperationId, Version};
 use soloist_core::operation::{
     Blocked, Course, HoldMode, Operation, PackageChange, PluginChange, Request, Status, Step,
 };
@@ -107,6 +107,9 @@ impl World {
         if overdue && self.chance.permille(600) {
             return self.retry();
         }
+        if self.holder_is_lost() && self.chance.permille(300) {
+            return self.take_away();
+        }
         let host = self.chance.index(self.hosts.len());
         let on = if self.chance.permille(500) {
             Some(self.hosts[host].name.clone()).filter(|_| self.hosts[host].role == Role::App)
@@ -176,23 +179,14 @@ impl World {
 
     pub(super) fn intervene(&mut self) -> Result<(), String> {
         let Some(operation) = self.fleet_now().and_then(Fleet::current) else { return Ok(()) };
-        let (id, token) = (operation.id.clone(), operation.token.unwrap_or_default());
+        let id = operation.id.clone();
         let (fleet, by) = (self.fleet.clone(), "operator".to_owned());
         let command = if self.chance.permille(700) {
             Command::Abort { fleet, operation: id, by, reason: "changed my mind".into() }
-        } else if !self.works(token) {
-            // A person takes the lock away only after making sure that the work has ended.
-            Command::ForceRelease { fleet, token, by, reason: "the job is gone".into() }
         } else {
-            return Ok(());
+            return self.take_away();
         };
         self.propose(command).map(|_| ())
-    }
-
-    pub(super) fn works(&self, token: Token) -> bool {
-        self.clients
-            .iter()
-            .any(|client| client.work.as_ref().is_some_and(|work| work.token == token && !work.ended))
     }
 
     pub(super) fn retry(&mut self) -> Result<(), String> {
@@ -400,69 +394,5 @@ impl World {
             self.note(format!("holder of token {token} works"));
         }
         Ok(())
-    }
-
-    pub(super) fn work(&mut self, at: usize) -> Result<(), String> {
-        let now = self.now;
-        let Some(work) = self.clients[at].work.clone().filter(|work| !work.ended) else { return Ok(()) };
-        let host = self.clients[at].host;
-        if let Some(until) = work.orphan_until {
-            if now >= until {
-                self.end_work(at, host, work.token);
-            }
-            return Ok(());
-        }
-        if self.clients[at].will_crash && self.chance.permille(8) {
-            self.clients[at].alive = false;
-            let until = now + self.chance.between(0, 15_000);
-            if let Some(work) = &mut self.clients[at].work {
-                work.orphan_until = Some(until);
-            }
-            self.note(format!("holder of token {} dies, its work goes on until {until}", work.token));
-            return Ok(());
-        }
-        if now >= work.deadline {
-            // The holder's own deadline: it ends its work before anybody could think that the lease is over.
-            self.end_work(at, host, work.token);
-        }
-        let done = now >= work.until;
-        if done {
-            self.end_work(at, host, work.token);
-        }
-        let fleet = self.fleet.clone();
-        let operation = self.clients[at].operation.clone();
-        let ended = self.clients[at].work.as_ref().is_some_and(|work| work.ended);
-        if ended {
-            let command =
-                Command::Release { fleet, operation, token: work.token, outcome: "exit status 0".into() };
-            if self.propose(command)?.is_none()
-                && let Some(work) = &mut self.clients[at].work
-            {
-                work.orphan_until = None;
-                self.clients[at].done = false;
-            }
-            return Ok(());
-        }
-        if now >= work.next_renewal {
-            let sent = now;
-            let answered = self.propose(Command::Renew { fleet, operation, token: work.token })?;
-            if let Some(work) = &mut self.clients[at].work {
-                work.next_renewal = now + 1_000;
-                match answered.map(|outcome| outcome.reply) {
-                    Some(Ok(_)) => work.deadline = sent + self.policy.lease.0 * 9 / 10,
-                    Some(Err(_)) => work.deadline = now,
-                    None => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn end_work(&mut self, at: usize, host: usize, token: Token) {
-        if let Some(work) = &mut self.clients[at].work {
-            work.ended = true;
-        }
-        self.hosts[host].holders.retain(|(held, _)| *held != token);
-        self.note(format!("work of token {token} has ended"));
     }
 }
