@@ -9,15 +9,16 @@ use crate::advance::Now;
 use crate::condition::{Condition, waiting};
 use crate::fence::{Covers, around};
 use crate::ids::{Generation, NodeId, OperationId};
-use crate::operation::{Operation, Step};
+use crate::operation::{Holder, Operation, Step};
 use crate::state::{Fleet, Node};
 
-/// Asks every agent to look for what a holder has left that had accepted its grant.
+/// Asks every agent to look for what a holder has left: one that had accepted its grant, and whose end no agent has seen for long.
 pub(crate) fn seek(fleet: &mut Fleet, id: &OperationId, now: Now) {
-    let token = fleet.lock.token();
+    let (token, long) = (fleet.lock.token(), fleet.policy.restore_after);
     let Some(operation) = fleet.operation_mut(id) else { return };
-    let accepted = operation.holder.as_ref().is_some_and(|holder| holder.accepted);
-    if !accepted || operation.sought.is_some() {
+    let ended = |holder: &Holder| holder.ended.is_some_and(|at| at + long <= now.time);
+    let may_work = operation.holder.as_ref().is_some_and(|holder| holder.accepted && !ended(holder));
+    if !may_work || operation.sought.is_some() {
         return;
     }
     operation.sought = Some(Generation(now.index));

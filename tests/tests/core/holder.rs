@@ -2,10 +2,12 @@
 
 use soloist_core::assignment::{AppState, Observed};
 use soloist_core::command::{FIRST_LEVEL, HOLDER_LEVEL, Timer};
+use soloist_core::due::Contact;
 use soloist_core::fence::{Covers, FenceOffer, FenceSeen};
 use soloist_core::ids::{OperationId, Token};
 use soloist_core::operation::{Blocked, Course, HoldMode, Operation, Request, Status, Step};
 use soloist_core::state::Lock;
+use soloist_core::view::view;
 use soloist_core::{Command, Rejection, Reply};
 
 use super::log::{Log, fleet, name, running};
@@ -81,6 +83,10 @@ fn a_lost_holder_is_gone_when_every_agent_has_looked_since() {
             if *node == name("node-2") && what.contains(&format!("token {token}"))),
         "{blocked:?}"
     );
+    let view = view(&log.state, &fleet(), &Contact::default()).expect("it is known");
+    let choices = view.current.expect("it has the lock").choices.join("; ");
+    let told = format!("on node-2, end the processes with SOLOIST_FENCING_TOKEN={token}");
+    assert!(choices.contains(&told) && !choices.contains("abort"), "{choices}");
     log.report("node-2", AppState::Stopped);
     assert!(matches!(log.operation(&hold).step(), Some(Step::Stopped { .. })), "{:?}", log.operation(&hold));
 }
@@ -165,6 +171,22 @@ fn a_machine_whose_power_is_off_has_no_holder() {
     let held = FenceSeen { node, covers: Covers::Machine, generation, done: true, trouble: None };
     log.report_seen("node-1", Observed { fenced: vec![held], ..seen });
     assert!(!waits(log.operation(&hold)), "{:?}", log.operation(&hold));
+}
+
+#[test]
+fn what_an_agent_saw_end_long_ago_is_not_looked_for() {
+    let (mut log, hold, token) = held(HOLDER_LEVEL);
+    let operation = log.state.fleets.get_mut(&fleet()).and_then(|fleet| fleet.operation_mut(&hold));
+    operation.expect("it is known").host_node = Some(name("node-2"));
+    log.report_seen("node-2", works(AppState::Stopped, token));
+    let ring = |log: &mut Log, timer| {
+        log.index += 100_000;
+        log.push(Command::Timer { fleet: fleet(), timer })
+    };
+    assert_eq!(ring(&mut log, Timer::Lease(hold.clone(), token)), Ok(Reply::Done));
+    log.report("node-2", AppState::Stopped);
+    assert_eq!(ring(&mut log, Timer::Restore(hold.clone(), token)), Ok(Reply::Done));
+    assert!(!waits(log.operation(&hold)), "the service comes back without a person");
 }
 
 #[test]
