@@ -2,8 +2,8 @@
 
 use soloist_core::Command;
 use soloist_core::command::HOLDER_LEVEL;
-use soloist_core::ids::Token;
-use soloist_core::operation::{Blocked, Status};
+use soloist_core::ids::{OperationId, Token};
+use soloist_core::operation::{Blocked, Status, Step};
 use soloist_core::state::Fleet;
 
 use super::super::agent::Host;
@@ -26,6 +26,24 @@ impl World {
         let (fleet, by) = (self.fleet.clone(), "operator".to_owned());
         let force = Command::ForceRelease { fleet, token, by, reason: "the job is gone".into() };
         self.propose(force).map(|_| ())
+    }
+
+    /// The operation that waits for the end of a lost holder's work.
+    pub(super) fn sought(&self) -> Option<OperationId> {
+        let operation = self.fleet_now().and_then(Fleet::current)?;
+        (operation.step() == Some(&Step::HolderGone)).then(|| operation.id.clone())
+    }
+
+    /// The lock that an operation had is not its own any more: nobody works under it where an agent could see that.
+    pub(super) fn freed(&self, held: Option<&OperationId>) -> Result<(), String> {
+        let now = self.fleet_now().and_then(|fleet| fleet.lock.holder());
+        let Some(held) = held.filter(|held| now != Some(*held)) else { return Ok(()) };
+        let mut clients = self.clients.iter().filter(|client| client.operation == *held);
+        let work = clients.find_map(|client| client.work.as_ref().filter(|work| !work.ended));
+        match work.map(|work| work.token).filter(|token| self.can_be_found(*token)) {
+            Some(token) => Err(format!("the lock is freed while the holder of token {token} works")),
+            None => Ok(()),
+        }
     }
 
     /// Whether a holder works on a node's host, where its agent finds it before the lock is free.

@@ -107,6 +107,7 @@ impl World {
             _ => {}
         }
         let renews = matches!(entry.command, Command::Renew { .. });
+        let held = self.fleet_now().and_then(|fleet| fleet.lock.holder()).cloned();
         let outcome = apply(&mut self.master, index, &entry);
         if renews && outcome.reply.is_ok() {
             self.oracle.renewed(self.now);
@@ -121,6 +122,7 @@ impl World {
                 self.oracle.happened(event, fleet, &self.hosts, &self.policy, self.now)?;
             }
         }
+        self.freed(held.as_ref())?;
         invariants(&self.master).map_err(|violation| violation.to_string())?;
         // Every replica must come to the same state: the leader applies its own copy at once.
         self.catch_up(at);

@@ -110,6 +110,11 @@ impl World {
         if self.holder_is_lost() && self.chance.permille(300) {
             return self.take_away();
         }
+        if let Some(operation) = self.sought().filter(|_| self.chance.permille(300)) {
+            let (fleet, by) = (self.fleet.clone(), "operator".to_owned());
+            let abort = Command::Abort { fleet, operation, by, reason: "it takes too long".into() };
+            return self.propose(abort).map(|_| ());
+        }
         let host = self.chance.index(self.hosts.len());
         let on = if self.chance.permille(500) {
             Some(self.hosts[host].name.clone()).filter(|_| self.hosts[host].role == Role::App)
