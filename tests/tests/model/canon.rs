@@ -9,7 +9,7 @@ use std::sync::Arc;
 use soloist_core::agent::Ledger;
 use soloist_core::assignment::{Observed, Run, RunMode, Spec};
 use soloist_core::ids::{Generation, Launch, OperationId};
-use soloist_core::operation::{Blocked, Status};
+use soloist_core::operation::{Blocked, Status, Step};
 use soloist_core::state::{Fleet, Lock, Node, State};
 use soloist_core::time::{Millis, Time};
 
@@ -90,6 +90,10 @@ fn forget(fleet: &mut Fleet) {
         }
         operation.records.clear();
         operation.breached = None;
+        let passed = usize::try_from(operation.cursor).expect("a short plan");
+        let mut to_come = operation.plan.iter().skip(passed);
+        // Nothing reads it afterwards.
+        operation.sought = operation.sought.filter(|_| to_come.any(|step| *step == Step::HolderGone));
         operation.aborting = operation.aborting.take().map(|_| String::new());
         operation.left_out.values_mut().for_each(String::clear);
         if let Status::Blocked(Blocked::Breach(_, text)) = &mut operation.status {
@@ -217,6 +221,7 @@ fn of_fleet<'a>(fleet: &'a mut Fleet, numbers: &mut Vec<&'a mut u64>) {
         numbers.extend(operation.token.as_mut().map(|token| &mut token.0));
         numbers.extend(operation.began.as_mut().map(|began| &mut began.0));
         numbers.extend(operation.changed.as_mut().map(|changed| &mut changed.0));
+        numbers.extend(operation.sought.as_mut().map(|sought| &mut sought.0));
         numbers.extend(operation.right.as_mut().map(|right| &mut right.0));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use soloist_core::command::FEATURE_LEVEL;
 use soloist_core::fence::Covers;
 use soloist_core::operation::{HoldMode, Request};
 use soloist_core::policy::Policy;
@@ -28,6 +29,7 @@ fn base(concern: &'static str, operations: Vec<Request>, left: Left, reached: Ve
         eager: true,
         covers: Vec::new(),
         assumes: false,
+        holders_on: 0,
         reached,
     }
 }
@@ -62,10 +64,51 @@ pub(crate) fn foreign() -> Config {
     base("foreign", vec![hold(HoldMode::Solo)], left, vec![Reached::Succeeds, Reached::Breached])
 }
 
-/// A lease over a leader change, and a holder that dies.
+/// A lease over a leader change, a holder that dies, a lock that is taken away, and an abort.
 pub(crate) fn lease() -> Config {
-    let left = Left { promotes: 1, vanishes: 1, ..Left::default() };
-    base("lease", vec![hold(HoldMode::Solo)], left, vec![Reached::Succeeds, Reached::HolderLost])
+    let left = Left { promotes: 1, vanishes: 1, forces: 1, aborts: 1, ..Left::default() };
+    let reached = vec![Reached::Succeeds, Reached::HolderLost, Reached::Sought, Reached::Aborted];
+    base("lease", vec![hold(HoldMode::Solo)], left, reached)
+}
+
+/// The same without the leader change, and the holder works on the node that rests.
+pub(crate) fn taken() -> Config {
+    let left = Left { promotes: 0, ..lease().left };
+    Config { name: "taken", left, holders_on: 1, ..lease() }
+}
+
+/// The machine of a lost holder may be cut off or lose power, and a person says so.
+pub(crate) fn gone() -> Config {
+    let left = Left { vanishes: 1, forces: 1, powers: 1, ..Left::default() };
+    let reached = vec![Reached::Succeeds, Reached::HolderLost, Reached::Sought];
+    Config { assumes: true, holders_on: 1, ..base("gone", vec![hold(HoldMode::Solo)], left, reached) }
+}
+
+/// A ledger that is copied to another machine, which takes over or is refused.
+pub(crate) fn successor() -> Config {
+    let left = Left { clones: 1, ..Left::default() };
+    base("successor", vec![hold(HoldMode::Solo)], left, vec![Reached::Succeeds])
+}
+
+/// An agent that starts without its ledger.
+pub(crate) fn ledger() -> Config {
+    let left = Left { ledgers: 1, ..Left::default() };
+    base("ledger", vec![hold(HoldMode::Solo)], left, vec![Reached::Succeeds])
+}
+
+/// A fence of the machine around a node that is cut off.
+pub(crate) fn machine() -> Config {
+    let left = Left { cuts: 1, fences: 1, ..Left::default() };
+    let reached = vec![Reached::Succeeds, Reached::Unreachable, Reached::Fenced, Reached::FencedGrant];
+    let covers = vec![Covers::Machine];
+    Config { covers, ..base("machine", vec![hold(HoldMode::Solo)], left, reached) }
+}
+
+/// Another attempt at a task whose node is cut off, or whose agent starts anew.
+pub(crate) fn retry() -> Config {
+    let left = Left { cuts: 1, retries: 1, restarts: 1, ..Left::default() };
+    let reached = vec![Reached::Succeeds, Reached::Unreachable];
+    base("retry", vec![Request::Backup { on: Some(name(0)) }], left, reached)
 }
 
 /// An operation that is ended early.
@@ -126,7 +169,7 @@ pub(crate) fn initial(config: &Config) -> World {
     let installs =
         config.operations.iter().any(|request| matches!(request, Request::Start { install: true, .. }));
     let mut world = World {
-        core: Arc::new(State { now: NOW, promoted: NOW, ..State::default() }),
+        core: Arc::new(State { now: NOW, promoted: NOW, level: FEATURE_LEVEL, ..State::default() }),
         next: 1,
         heard: vec![None; config.nodes],
         hosts,

@@ -50,7 +50,7 @@ pub(crate) fn seen(config: &Config, world: &World, at: usize) -> Seen {
     let foreign = Foreign { pid: 1, owner: "admin".into(), command: "node".into() };
     let run = host.run.as_ref();
     let checked = run.and_then(|run| run.checked.clone());
-    let works = world.clients.iter().filter_map(|client| client.work()).filter(|_| at == 0);
+    let works = world.clients.iter().filter_map(|client| client.work()).filter(|_| at == config.holders_on);
     Seen {
         boot: boot(at, host.boot),
         app,
@@ -354,7 +354,7 @@ impl Steps<'_> {
         (host.run, host.keeper, host.app, host.child) = (None, None, None, None);
         (host.ended, host.foreign) = (false, false);
         self.empty(at);
-        if at == 0 {
+        if at == self.config.holders_on {
             // A holder's work ends with its host.
             for client in &mut self.world.clients {
                 if client.work().is_some() {

@@ -97,6 +97,7 @@ pub(crate) enum Reached {
     Unreachable,
     Breached,
     HolderLost,
+    Sought,
     Fenced,
     FencedGrant,
     Installed,
@@ -137,6 +138,10 @@ impl Reached {
             }),
             Reached::HolderLost => Property::<Checked>::sometimes("a lost holder blocks", |_, world| {
                 blocked(world, |blocked| *blocked == Blocked::HolderLost)
+            }),
+            Reached::Sought => Property::<Checked>::sometimes("a lost holder is looked for", |_, world| {
+                let current = world.fleet().and_then(|fleet| fleet.current());
+                current.is_some_and(|operation| operation.sought.is_some())
             }),
             Reached::Fenced => Property::<Checked>::sometimes("a fence holds", |_, world| {
                 let fleet = world.fleet();
@@ -248,6 +253,36 @@ fn a_holder_that_dies() {
 }
 
 #[test]
+fn a_lock_that_is_taken_away() {
+    explore(configs::taken(), STATES_MAX);
+}
+
+#[test]
+fn a_holder_whose_machine_is_gone() {
+    explore(configs::gone(), STATES_MAX);
+}
+
+#[test]
+fn a_copied_ledger() {
+    explore(configs::successor(), STATES_MAX);
+}
+
+#[test]
+fn an_agent_without_its_ledger() {
+    explore(configs::ledger(), STATES_MAX);
+}
+
+#[test]
+fn a_fence_of_a_machine() {
+    explore(configs::machine(), STATES_MAX);
+}
+
+#[test]
+fn another_attempt() {
+    explore(configs::retry(), STATES_MAX);
+}
+
+#[test]
 fn an_abort() {
     explore(configs::abort(), STATES_MAX);
 }
@@ -294,6 +329,21 @@ fn without_abort_keeps_lock() {
 #[test]
 fn without_promote_extends() {
     is_noticed(Rule::PromoteExtends, configs::lease(), &[Wrong::Lease]);
+}
+
+#[test]
+fn without_end_is_proven() {
+    is_noticed(Rule::EndIsProven, configs::taken(), &[Wrong::Freed, Wrong::Solo]);
+}
+
+#[test]
+fn without_end_is_awaited() {
+    is_noticed(Rule::EndIsAwaited, configs::taken(), &[Wrong::Freed]);
+}
+
+#[test]
+fn without_one_attempt() {
+    is_noticed(Rule::OneAttempt, configs::retry(), &[Wrong::Attempt]);
 }
 
 #[test]

@@ -337,6 +337,8 @@ pub(crate) struct Config {
     pub(crate) covers: Vec<Covers>,
     /// Whether a person says of a machine that is off that it is off.
     pub(crate) assumes: bool,
+    /// The host on which holders work.
+    pub(crate) holders_on: usize,
     /// What must be possible.
     pub(crate) reached: Vec<crate::Reached>,
 }
