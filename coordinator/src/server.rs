@@ -238,7 +238,7 @@ fn shared(
     archive: Arc<Archive>,
 ) -> Shared {
     Shared {
-        peers: Peers::new(cluster.clone(), raft.id()),
+        peers: Peers::new(cluster.clone(), raft.clone()),
         cluster,
         advertise,
         http: http.map(|at| at.to_string()).unwrap_or_default(),

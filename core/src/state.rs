@@ -14,6 +14,7 @@ use crate::ids::{
 use crate::members::UsedIds;
 use crate::operation::Operation;
 use crate::policy::Policy;
+use crate::restore::Restored;
 use crate::time::Time;
 
 /// Everything that Raft replicates.
@@ -212,6 +213,9 @@ pub struct Fleet {
     /// [`REMOVED_MAX`](crate::policy::REMOVED_MAX).
     #[serde(default)]
     pub removed: BTreeMap<NodeId, Tombstone>,
+    /// Set while the fleet comes from a backup of the coordinators and nobody has looked at it since.
+    #[serde(default)]
+    pub restored: Option<Restored>,
     /// The last solo node of an operation that succeeded.
     pub last_solo: Option<NodeId>,
 }

@@ -1,6 +1,7 @@
 //! The gRPC services. They parse, ask the rest of the coordinator, and answer; no decision is made here.
 
 mod agent;
+mod backup;
 mod cluster;
 mod operator;
 mod peer;

@@ -25,6 +25,7 @@ use soloist_core::{
     assignment::{Assignment, Observed},
     evidence::witnessed,
     ids::{FleetId, Incarnation, NodeId},
+    restore::is_served,
 };
 use soloist_proto::{
     convert::{FieldError, Greeting, nested},
@@ -211,11 +212,11 @@ impl Session<'_> {
     /// Sends the assignment if it is new, or not acknowledged for a while. `false` if the session is over.
     async fn assign(&mut self) -> Result<bool, Status> {
         let next = self.shared.raft.storage().read(|state, _| {
-            let Some(node) = state.fleets.get(&self.fleet).and_then(|fleet| fleet.agent(&self.node)) else {
-                return Next::Nothing;
-            };
+            let Some(fleet) = state.fleets.get(&self.fleet) else { return Next::Nothing };
+            let Some(node) = fleet.agent(&self.node) else { return Next::Nothing };
             match &self.sent {
                 _ if node.incarnation != self.incarnation => Next::Superseded,
+                _ if !is_served(fleet) => Next::Nothing,
                 Some((sent, at))
                     if *sent == node.assignment && (node.acknowledged() || at.elapsed() < RESEND) =>
                 {

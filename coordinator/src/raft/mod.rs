@@ -18,6 +18,7 @@ mod append_stream;
 mod cluster;
 mod config;
 mod error;
+mod gate;
 mod network;
 mod node;
 mod service;
