@@ -1,11 +1,15 @@
 //! `soloist fleet`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Subcommand;
 use serde::Serialize;
 use soloist_core::{ids::FleetId, policy::Policy};
 use soloist_proto::{convert::nested, v1};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     client::ClusterStub,
@@ -14,6 +18,10 @@ use crate::{
     policy_file,
     render::{Fresh, policy, status},
 };
+
+/// How long a change waits for a leader, and how often it asks.
+const ELECTION: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Look at what is wanted of the fleet, or change it: lengths of time, checks, backups
 #[derive(Debug, clap::Args)]
@@ -100,7 +108,15 @@ async fn apply(context: &Context, fleet: FleetId, file: &Path, dry_run: bool, re
     let text = std::fs::read_to_string(file)
         .map_err(|error| CtlError::new(Kind::Usage, format!("cannot read {}: {error}", file.display())))?;
     let wanted = policy_file::read(file, &text)?;
-    let (found, seen, fresh) = get(context, &fleet).await?;
+    // An election lasts about a second; nobody should have to ask again because of it.
+    let end = Instant::now() + ELECTION;
+    let (found, seen, fresh) = loop {
+        let got = get(context, &fleet).await?;
+        if !got.2.stale || Instant::now() >= end {
+            break got;
+        }
+        sleep(PAUSE).await;
+    };
     if fresh.stale {
         let text = format!("the policy may have been changed meanwhile: {}", fresh.reason);
         return Err(CtlError::new(Kind::Unavailable, text));
