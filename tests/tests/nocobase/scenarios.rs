@@ -255,7 +255,7 @@ pub(crate) fn power_cut(world: &mut World) {
             (0..NODES).all(|at| marked(&world.marker(at)).is_empty()),
             "something starts without a quorum"
         );
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(std::time::Duration::from_millis(500));
     }
     world.start_members(&[1, 2]);
     world.until_whole();
