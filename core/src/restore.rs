@@ -5,7 +5,7 @@
 //!
 //! | what | because |
 //! |---|---|
-//! | numbers go on far above the backup's | agents, holders and fences have seen higher ones than the backup has, and refuse lower ones |
+//! | numbers go on far above all that were given before | agents, holders and fences have seen higher ones than the backup has, and refuse lower ones |
 //! | fences are put up anew, and lifted when their nodes have stopped | one that the backup does not know of would stay for ever |
 //! | what is believed of nodes is forgotten | a node that was stopped then may run now |
 //! | operations and the lock are ended | nobody knows how far they came |
@@ -35,12 +35,9 @@ use crate::rule::Rule;
 use crate::state::{Desired, Fleet, Lock, Node, State};
 use crate::time::Time;
 
-/// How far above a backup's log index the restored log begins at least. At a thousand entries a second the lost log would have taken thirty years
-/// to come so far, and there is room for millions of restores.
-pub const GAP: u64 = 1_000_000_000_000;
-/// How far, in addition, for each millisecond since the backup's last entry: a backup that is restored again goes on above what was numbered
-/// after the first time, as long as fewer entries than that are written.
-pub const GAP_PER_MS: u64 = 1_000;
+/// Log indexes for each millisecond of the wall clock: where a restored log begins. No log grows so fast, so whatever was numbered before, by the log that
+/// was lost or after an earlier restore, lies below, as long as the clocks of the hosts on which backups are restored do not go back.
+pub const INDEXES_PER_MS: u64 = 1_000;
 
 /// What a fleet of a restored cluster is until somebody has looked at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,26 +51,28 @@ pub struct Restored {
     pub resumed: bool,
 }
 
-/// Where the log of a cluster begins that is restored from a backup of this index, so many milliseconds after the backup's last entry.
-pub fn first_index(backup: u64, age_ms: u64) -> u64 {
+/// Where the log of a cluster begins that is restored now from a backup of this index; `wall_ms` is the wall clock, in milliseconds since 1970. `None` if that is not above the
+/// backup's: then the clock is wrong.
+pub fn first_index(backup: u64, wall_ms: u64) -> Option<u64> {
     if !Rule::RestoreRaises.holds() {
-        return backup;
+        return Some(backup);
     }
-    backup.saturating_add(GAP).saturating_add(age_ms.saturating_mul(GAP_PER_MS))
+    Some(wall_ms.saturating_mul(INDEXES_PER_MS)).filter(|first| *first > backup)
 }
 
-/// The state to go on from, and the log index that it stands for: the next entry is the one after it. `wall_ms` is the wall clock of the restore.
-pub fn restored(backup: &State, index: u64, wall_ms: u64) -> (State, u64) {
+/// The state to go on from, and the log index that it stands for: the next entry is the one after it. `None` if the wall clock of the restore
+/// cannot be right, see [`first_index`].
+pub fn restored(backup: &State, index: u64, wall_ms: u64) -> Option<(State, u64)> {
+    let at = first_index(index, wall_ms)?;
     let mut state = backup.clone();
     // Members of an earlier level know nothing of a restore.
     state.level = state.level.max(RESTORE_LEVEL);
-    let at = first_index(index, wall_ms.saturating_sub(state.wall_ms));
     let now = Now { index: at, time: state.now, wall_ms: state.wall_ms, promoted: state.promoted };
     let mark = Restored { index, wall_ms: state.wall_ms, resumed: false };
     for fleet in state.fleets.values_mut() {
         restore(fleet, mark, now);
     }
-    (state, at)
+    Some((state, at))
 }
 
 fn restore(fleet: &mut Fleet, mark: Restored, now: Now) {

@@ -193,11 +193,14 @@ pub fn restore(
     if entries > 0 {
         return Err(RestoreError::NotEmpty { path: folder.to_owned() });
     }
+    let (state, index) = restored(&state, header.index, wall_ms).ok_or_else(|| {
+        let text = "this host's clock is behind the backup's numbers, which go on with the time: set it right, and restore again";
+        unusable(text.to_owned())
+    })?;
     fs::create_dir_all(folder).map_err(StoreError::io("create data folder", folder))?;
     write_durably(folder, UNFINISHED, b"A backup is being restored here.\n")?;
     // Counted up, so that of two eras the later one is known, and drawn, so that two restores of one backup differ.
     let era = (((header.era >> 32) + 1) << 32) | u64::from(rand::random::<u32>());
-    let (state, index) = restored(&state, header.index, wall_ms);
     let leader_id = LeaderId { term: header.term + 1, node_id: member };
     let last = LogId { leader_id, index };
     let opened = Arc::new(Folder::open_in(folder, cluster, member, era)?);
@@ -279,7 +282,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let (file, folder) = (backup(temp.path()), temp.path().join("data"));
         let (header, index) = restore(&folder, "test", 7, "c:1", &file, 9).unwrap();
-        assert_eq!((header.index, index), (70, soloist_core::restore::first_index(70, 9)));
+        assert_eq!((header.index, index), (70, soloist_core::restore::first_index(70, 9).unwrap()));
         let store = super::super::Store::open(&folder, "test", 7).unwrap();
         assert_eq!((store.last, store.members), (Some(index), BTreeMap::from([(7, "c:1".to_owned())])));
         assert!(store.roll.begun() && store.roll.own().era > 0);
@@ -306,6 +309,9 @@ mod tests {
         assert!(refused(&whole[..whole.len() - 1], "test").contains("checksum"));
         assert!(refused(b"PK", "test").contains("cut short"));
         assert!(refused(&whole, "other").contains("\"other\""));
+        fs::write(&file, &whole).unwrap();
+        let error = restore(&folder, "test", 1, "a:1", &file, 0).unwrap_err().to_string();
+        assert!(error.contains("clock") && !folder.exists(), "{error}");
     }
 
     #[test]

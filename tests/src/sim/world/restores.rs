@@ -11,6 +11,8 @@ use super::super::chance::Chance;
 use super::World;
 use super::network::Message;
 
+/// The true wall clock when the world begins.
+const TRUE_WALL_MS: u64 = 1_700_000_000_000;
 /// Of a thousand steps, in how many a backup is made, and in how many the members are lost, in a world where that happens.
 const BACKED_UP: u64 = 2;
 const LOST: u64 = 1;
@@ -70,8 +72,8 @@ impl World {
     }
 
     fn restore_members(&mut self, state: &State, index: u64) {
-        let wall = self.members[0].wall(self.now);
-        let (state, at) = restored(state, index, wall);
+        let (state, at) =
+            restored(state, index, TRUE_WALL_MS + self.now).expect("a person has seen to the clock");
         self.note(format!("---- all coordinators are lost at #{}, and restored from a backup of #{index}: they go on after #{at}", self.last_index()));
         self.log.clear();
         self.restores_of.base = at;
