@@ -44,7 +44,7 @@ use tonic::{Code, Status, Streaming};
 use crate::{
     contact::{Hearing, Place, SESSIONS_MAX},
     evidence,
-    proposer::unexpected,
+    proposer::{TOO_LARGE, unexpected},
     raft::Applied,
     shared::Shared,
     watch::{offer, stopping},
@@ -121,6 +121,7 @@ pub(crate) async fn run(
         told: Vec::new(),
         closed: false,
         witness: None,
+        too_large: false,
     };
     session.run(incoming).await
 }
@@ -148,6 +149,8 @@ struct Session<'a> {
     closed: bool,
     /// What it was told to witness.
     witness: Option<Witness>,
+    /// Whether its report was found to be too large, which is told once.
+    too_large: bool,
 }
 
 /// What the state has for the agent.
@@ -292,7 +295,7 @@ impl Session<'_> {
     }
 
     /// Acknowledges a report that was applied. One that was not is sent again by the agent. `false` if the session is over.
-    async fn reported(&self, sequence: u64, result: Result<Applied, Problem>) -> Result<bool, Status> {
+    async fn reported(&mut self, sequence: u64, result: Result<Applied, Problem>) -> Result<bool, Status> {
         match result {
             Ok(Applied { reply: Ok(_), .. }) => {
                 send(self.to, ToAgent::ReportAck(ReportAck { sequence })).await?
@@ -303,6 +306,10 @@ impl Session<'_> {
                 return Ok(false);
             }
             Err(problem) if problem.reason == STOPPING => return Err(problem.into()),
+            Err(problem) if problem.reason == TOO_LARGE && !self.too_large => {
+                self.too_large = true;
+                tracing::warn!(fleet = %self.fleet, node = %self.node, %problem, "a report is not taken");
+            }
             Err(problem) => {
                 tracing::debug!(fleet = %self.fleet, node = %self.node, %problem, "a report waits");
             }

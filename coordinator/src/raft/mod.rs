@@ -24,7 +24,7 @@ mod node;
 mod service;
 mod status;
 pub mod types;
-mod wire;
+pub(crate) mod wire;
 
 pub use cluster::HandOver;
 pub use config::{Compaction, RaftOptions, Timing, library_config};

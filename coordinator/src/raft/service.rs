@@ -1,6 +1,6 @@
 //! The server for calls from the other members.
 
-use std::{fmt::Display, sync::Arc};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream::BoxStream};
 use openraft::raft::AppendEntriesRequest;
@@ -10,7 +10,10 @@ use soloist_proto::v1::{
     RaftAnswer, RaftEnvelope, RollCallReply, RollCallRequest, SnapshotPart, raft_service_server as server,
     snapshot_part::Part,
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -25,6 +28,11 @@ use crate::store::{
     codec::{append_level, checksum, decode, encode},
 };
 
+/// Snapshots that come in at a time: each is held in memory until it is whole.
+const SNAPSHOTS_MAX: usize = 1;
+/// The next part of a snapshot comes within so long, else its place is free again.
+const PART_MAX: Duration = Duration::from_secs(10);
+
 /// Answers the other members' calls. Made by [`RaftNode::service`](super::RaftNode::service).
 #[derive(Clone)]
 pub struct RaftService {
@@ -34,6 +42,8 @@ pub struct RaftService {
     /// Set when the leader sends what only a later release can read.
     unread: watch::Sender<Option<Arc<StoreError>>>,
     gate: Arc<Gate>,
+    /// Places for snapshots that come in.
+    snapshots: Arc<Semaphore>,
     /// Ends the streams, which would otherwise keep a server from shutting down.
     closing: CancellationToken,
 }
@@ -48,7 +58,9 @@ impl RaftService {
         gate: Arc<Gate>,
         closing: CancellationToken,
     ) -> server::RaftServiceServer<RaftService> {
-        server::RaftServiceServer::new(RaftService { cluster, member, raft, unread, gate, closing })
+        let snapshots = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
+        let service = RaftService { cluster, member, raft, unread, gate, snapshots, closing };
+        server::RaftServiceServer::new(service)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
@@ -129,11 +141,15 @@ impl server::RaftService for RaftService {
         request: Request<Streaming<SnapshotPart>>,
     ) -> Result<Response<RaftAnswer>, Status> {
         let mut parts = request.into_inner();
-        let first = parts.message().await?.and_then(|first| first.part);
+        let first = next(&mut parts).await?.and_then(|first| first.part);
         let Some(Part::Header(envelope)) = first else {
             return Err(Status::invalid_argument("a snapshot must begin with its header"));
         };
         let header: SnapshotHeader = self.open(&envelope)?;
+        // The sender tries again after a moment, as whenever it is refused.
+        let _place = self.snapshots.try_acquire().map_err(|_| {
+            Status::resource_exhausted("this member is taking another snapshot: wait until it has it")
+        })?;
         let snapshot = receive(&header, parts).await?;
         let snapshot = Snapshot { meta: header.meta, snapshot };
         self.answer(&self.raft.install_full_snapshot(header.vote, snapshot).await.map_err(stopped)?)
@@ -174,7 +190,7 @@ async fn receive(header: &SnapshotHeader, mut parts: Streaming<SnapshotPart>) ->
         )));
     }
     let mut snapshot = Vec::new();
-    while let Some(part) = parts.message().await? {
+    while let Some(part) = next(&mut parts).await? {
         let Some(Part::Data(data)) = part.part else {
             return Err(Status::invalid_argument("after a snapshot's header, only data may come"));
         };
@@ -187,6 +203,11 @@ async fn receive(header: &SnapshotHeader, mut parts: Streaming<SnapshotPart>) ->
         return Err(Status::data_loss("a snapshot did not arrive as it was sent"));
     }
     Ok(snapshot)
+}
+
+async fn next(parts: &mut Streaming<SnapshotPart>) -> Result<Option<SnapshotPart>, Status> {
+    let silent = |_| Status::deadline_exceeded(format!("no part of a snapshot in {} s", PART_MAX.as_secs()));
+    timeout(PART_MAX, parts.message()).await.map_err(silent)?
 }
 
 /// The library only fails once it has stopped.
