@@ -69,6 +69,7 @@ pub fn restored(backup: &State, index: u64, wall_ms: u64) -> Option<(State, u64)
     state.level = state.level.max(RESTORE_LEVEL);
     let now = Now { index: at, time: state.now, wall_ms: state.wall_ms, promoted: state.promoted };
     let mark = Restored { index, wall_ms: state.wall_ms, resumed: false };
+    state.restored = Some(mark);
     for fleet in state.fleets.values_mut() {
         restore(fleet, mark, now);
     }

@@ -231,6 +231,7 @@ async fn talk(
     let channel = Channel::from_shared(format!("http://127.0.0.1:{port}")).ok()?.connect().await.ok()?;
     let (to, messages) = mpsc::channel::<AgentMessage>(8);
     let hello = Hello {
+        cluster: String::new(),
         fleet: format!("fleet-{}", number / NODES),
         node: format!("node-{}", number % NODES),
         registration: Some(Registration {
@@ -260,7 +261,7 @@ async fn talk(
                 }
                 Message::Assignment(assignment) => applied = assignment.generation,
                 Message::ReportAck(_) => drop(counts.acknowledged.fetch_add(1, Ordering::Relaxed)),
-                Message::Contact(_) => {}
+                Message::Contact(_) | Message::Clock(_) | Message::EvidenceAck(_) => {}
                 Message::Refused(_) => return None,
             },
             _ = beats.tick(), if open.is_some() => to.send(Beat::default().into()).await.ok()?,

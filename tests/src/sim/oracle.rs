@@ -50,9 +50,10 @@ impl Oracle {
         }
     }
 
-    /// The members of before are gone, and with them what waited for quiet.
-    pub(crate) fn forget_quiet(&mut self) {
+    /// The members of before are gone, and with them what waited for quiet, and when the fleet was healed.
+    pub(crate) fn members_are_lost(&mut self) {
         self.quiet = None;
+        self.healed = None;
     }
 
     pub(crate) fn renewed(&mut self, now: u64) {

@@ -95,12 +95,18 @@ impl World {
         }
         // Connections to the members that are gone are cut; what had left them may still come.
         self.bodies.retain(|_, message| matches!(message, Message::Assign { .. }));
-        self.oracle.forget_quiet();
+        self.oracle.members_are_lost();
     }
 
     /// Somebody looks at the fleet after a restore, and lets it go on when nothing of what was under way goes on.
     pub(super) fn look(&mut self) -> Result<(), String> {
-        let restored = self.fleet_now().is_some_and(|fleet| fleet.restored.is_some());
+        // The list of the nodes is part of what is looked at: one that came after the backup is not in it.
+        let listed = |fleet: &Fleet| {
+            self.hosts
+                .iter()
+                .all(|host| fleet.agent(&host.name).is_some() || fleet.removed.contains_key(&host.name))
+        };
+        let restored = self.fleet_now().is_some_and(|fleet| fleet.restored.is_some() && listed(fleet));
         let ended = self.clients.iter().all(|client| client.work.as_ref().is_none_or(|work| work.ended));
         let works = |host: &Host| {
             host.busy.is_some()
