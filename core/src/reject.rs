@@ -434,9 +434,7 @@ impl Rejection {
             Rejection::Restored { fleet, .. } => format!(
                 "make sure that nothing of what was under way goes on; then: soloist fleet resume {fleet} --reason \"...\""
             ),
-            Rejection::Resuming { .. } => {
-                "try again in a moment; of a machine that is off, say so: soloist node assume-stopped NODE".into()
-            }
+            Rejection::Resuming { .. } => "wait; if a machine is off: soloist node assume-stopped NODE".into(),
             Rejection::StillWorks { .. } => "wait until it has ended, or end it there by hand".into(),
             Rejection::NobodyDrains { .. } => {
                 "set how users reach the fleet: traffic = \"ready\" or \"balancer\", with soloist fleet apply FILE".into()

@@ -149,7 +149,7 @@ fn untold(fleet: &Fleet) -> Vec<NodeId> {
 /// Ends the restore of a fleet once all its agents have taken note.
 pub(crate) fn settle(fleet: &mut Fleet, journal: &mut Journal) {
     let resumed = fleet.restored.is_some_and(|restored| restored.resumed);
-    if resumed && (untold(fleet).is_empty() || !Rule::RestoreIsTold.holds()) {
+    if resumed && untold(fleet).is_empty() {
         fleet.restored = None;
         journal.fleet(EventKind::Restored("every agent has taken note, and the fleet goes on".to_owned()));
     }

@@ -55,8 +55,6 @@ pub enum Rule {
     RestoreRaises,
     /// A cluster that is restored from a backup has forgotten what was believed of nodes.
     RestoreForgets,
-    /// A restored fleet begins no operation before all its agents have taken note that it was resumed.
-    RestoreIsTold,
     /// The first node serves before the second starts.
     FirstServes,
     /// Time is the leader's elapsed time, never a wall clock.

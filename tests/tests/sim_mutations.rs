@@ -169,8 +169,3 @@ fn numbers_given_again_after_a_restore() {
 fn evidence_kept_over_a_restore() {
     is_noticed(Rule::RestoreForgets, &["while", "is alone", "foreign process", "database session"]);
 }
-
-#[test]
-fn a_restored_fleet_that_goes_on_before_its_agents_know() {
-    is_noticed(Rule::RestoreIsTold, &["while", "is alone", "a second time", "installs although"]);
-}
