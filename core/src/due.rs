@@ -279,6 +279,7 @@ pub(crate) fn auto_heal(fleet: &Fleet, now: Time) -> bool {
             && operation.ended.is_none_or(|ended| now.since(ended) < HEAL_PAUSE)
     });
     fleet.policy.heal == Heal::Automatic
+        && fleet.restored.is_none()
         && fleet.active
         && fleet.desired == Desired::Run
         && fleet.lock == Lock::Free
@@ -296,7 +297,8 @@ pub(crate) fn auto_start(fleet: &Fleet) -> bool {
             && !operation.status.ended()
             && matches!(operation.request, Request::Start { .. })
     });
-    fleet.active
+    fleet.restored.is_none()
+        && fleet.active
         && fleet.desired == Desired::Run
         && fleet.lock == Lock::Free
         && fleet.queue.is_empty()

@@ -12,6 +12,7 @@ use soloist_proto::{convert::nested, v1};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    client::ClusterStub,
     commands::{Context, me},
     error::{CtlError, Kind, Result},
     policy_file,
@@ -44,6 +45,12 @@ enum Command {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Let it go on after its coordinators were restored from a backup, when nothing of what was under way goes on
+    Resume {
+        /// What you have looked at; kept with the event
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 impl Args {
@@ -70,8 +77,20 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let fleet = context.fleet().await?;
     match args.command {
         Command::Show => show(context, &fleet).await,
+        Command::Resume { reason } => resume(context, &fleet, reason).await,
         Command::Apply { file, dry_run, reason } => apply(context, fleet, &file, dry_run, reason).await,
     }
+}
+
+async fn resume(context: &Context, fleet: &FleetId, reason: String) -> Result<()> {
+    let request = v1::ResumeRequest { fleet: fleet.to_string(), by: me(), reason };
+    let ask = |mut stub: ClusterStub| {
+        let request = request.clone();
+        async move { stub.resume(request).await }
+    };
+    context.client.call_cluster(ask).await?;
+    let text = format!("fleet {fleet} goes on as soon as its agents have taken note\n");
+    context.ui.data(&serde_json::json!({ "resumed": fleet }), || text)
 }
 
 async fn show(context: &Context, fleet: &FleetId) -> Result<()> {

@@ -123,9 +123,12 @@ fn left_out_at_the_end() -> Log {
     let mut log = running();
     log.state.fleets.get_mut(&fleet()).expect("it is there").active = true;
     let hold = log.submit("hold", Request::Hold { mode: HoldMode::Solo, on: Some(name("node-1")) });
-    for _ in 0..2 {
-        log.report("node-1", AppState::Serving);
-        log.report("node-2", AppState::Stopped);
+    for _ in 0..6 {
+        if log.operation(&hold).step() != Some(&Step::Released) {
+            log.report("node-1", AppState::Serving);
+            let stops = log.state.fleets[&fleet()].nodes[&name("node-2")].assignment.spec.run == Run::Stop;
+            log.report("node-2", if stops { AppState::Stopped } else { AppState::Serving });
+        }
     }
     let token = log.operation(&hold).token.expect("it has the lock");
     let (id, operation) = (fleet(), hold.clone());
@@ -133,7 +136,7 @@ fn left_out_at_the_end() -> Log {
     let (id, operation, outcome) = (fleet(), hold.clone(), "done".to_owned());
     assert!(log.push(Command::Release { fleet: id, operation, token, outcome }).is_ok());
     let waits_for_it = |log: &Log| matches!(log.operation(&hold).step(), Some(Step::Serving { nodes, .. }) if nodes.contains(&name("node-2")));
-    for _ in 0..3 {
+    for _ in 0..6 {
         if !waits_for_it(&log) {
             log.report("node-1", AppState::Serving);
         }

@@ -3,6 +3,7 @@
 mod fence;
 mod gone;
 mod log;
+mod restored;
 mod single;
 
 use soloist_core::assignment::{AppState, Observed, Run, TaskPhase, TaskResult};
