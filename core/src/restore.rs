@@ -31,7 +31,6 @@ use crate::journal::Journal;
 use crate::operation::Status;
 use crate::policy::EVENTS_MAX;
 use crate::reject::Rejection;
-use crate::rule::Rule;
 use crate::state::{Desired, Fleet, Lock, Node, State};
 use crate::time::Time;
 
@@ -54,9 +53,6 @@ pub struct Restored {
 /// Where the log of a cluster begins that is restored now from a backup of this index; `wall_ms` is the wall clock, in milliseconds since 1970. `None` if that is not above the
 /// backup's: then the clock is wrong.
 pub fn first_index(backup: u64, wall_ms: u64) -> Option<u64> {
-    if !Rule::RestoreRaises.holds() {
-        return Some(backup);
-    }
     Some(wall_ms.saturating_mul(INDEXES_PER_MS)).filter(|first| *first > backup)
 }
 
@@ -92,9 +88,7 @@ fn restore(fleet: &mut Fleet, mark: Restored, now: Now) {
         node.assignment.token = None;
         node.admitted = false;
         node.returned = true;
-        if Rule::RestoreForgets.holds() {
-            forget(node);
-        }
+        forget(node);
         // Where fences act, a lower number than the last one is refused.
         node.fences.values_mut().for_each(|fence| fence.generation = Generation(now.index));
     }

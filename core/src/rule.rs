@@ -51,10 +51,6 @@ pub enum Rule {
     DrainIsProven,
     /// A node is stopped in order only when nothing is under way there, or the time for that has passed.
     QuietIsAwaited,
-    /// A cluster that is restored from a backup goes on with numbers far above the backup's.
-    RestoreRaises,
-    /// A cluster that is restored from a backup has forgotten what was believed of nodes.
-    RestoreForgets,
     /// The first node serves before the second starts.
     FirstServes,
     /// Time is the leader's elapsed time, never a wall clock.
@@ -65,7 +61,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tests that walk them all.
-    pub const ALL: [Rule; 29] = [
+    pub const ALL: [Rule; 27] = [
         Rule::CrashIsNoEvidence,
         Rule::EvidenceIsWithdrawn,
         Rule::ReportsInOrder,
@@ -90,8 +86,6 @@ impl Rule {
         Rule::FencedUntilStopped,
         Rule::DrainIsProven,
         Rule::QuietIsAwaited,
-        Rule::RestoreRaises,
-        Rule::RestoreForgets,
         Rule::FirstServes,
         Rule::ElapsedTime,
         Rule::PromoteExtends,

@@ -159,13 +159,3 @@ fn a_fence_lifted_too_early() {
 fn users_counted_as_away_unproven() {
     is_noticed(Rule::DrainIsProven, &["counts as drained"]);
 }
-
-#[test]
-fn numbers_given_again_after_a_restore() {
-    is_noticed(Rule::RestoreRaises, &["after an equal or higher one", "a second time", "while", "is alone"]);
-}
-
-#[test]
-fn evidence_kept_over_a_restore() {
-    is_noticed(Rule::RestoreForgets, &["while", "is alone", "foreign process", "database session"]);
-}
