@@ -35,14 +35,20 @@ impl Glass {
     /// Now, by the user of this process.
     #[must_use]
     pub fn now(reason: &str) -> Self {
-        let clip = |text: &str| text.chars().take(TEXT_MAX).collect::<String>();
         let by = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        Self {
-            by: clip(by.as_deref().unwrap_or("somebody")),
-            reason: clip(reason),
-            since_wall_ms: u64::try_from(since).unwrap_or(u64::MAX),
+        let (by, reason) = (by.unwrap_or_else(|| "somebody".into()), reason.to_owned());
+        Self { by, reason, since_wall_ms: u64::try_from(since).unwrap_or(u64::MAX) }.clipped()
+    }
+
+    /// With texts that are not too long: a file may have been written by anybody who works on this host.
+    fn clipped(mut self) -> Self {
+        for text in [&mut self.by, &mut self.reason] {
+            if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
+                text.truncate(end);
+            }
         }
+        self
     }
 
     /// Since when, for people.
@@ -98,9 +104,9 @@ fn app_file(data_dir: &Path) -> PathBuf {
 /// What somebody does with the app. A file that cannot be understood says nothing.
 #[must_use]
 pub fn by_hand(data_dir: &Path) -> Option<ByHand> {
-    let text = text(&app_file(data_dir)).ok()?;
-    let glass: AppGlass = serde_json::from_str(&text).ok()?;
-    Some(glass.by_hand())
+    let content = content(&app_file(data_dir)).ok()?;
+    let glass: AppGlass = serde_json::from_slice(&content).ok()?;
+    Some(AppGlass { glass: glass.glass.clipped(), ..glass }.by_hand())
 }
 
 /// Starts or stops the app by hand in this boot; what people are told of it.
@@ -121,11 +127,11 @@ pub fn follow(data_dir: &Path) -> io::Result<bool> {
     remove(&app_file(data_dir))
 }
 
-fn text(path: &Path) -> io::Result<String> {
+fn content(path: &Path) -> io::Result<Vec<u8>> {
     use io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(SIZE_MAX).read_to_string(&mut text)?;
-    Ok(text)
+    let mut content = Vec::new();
+    std::fs::File::open(path)?.take(SIZE_MAX).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 fn remove(path: &Path) -> io::Result<bool> {
@@ -136,17 +142,20 @@ fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether the glass is broken. A file that cannot be understood counts: somebody wanted it.
+/// Whether the glass is broken. A file that is there and cannot be read or understood counts: somebody wanted it.
 #[must_use]
 pub fn read(data_dir: &Path) -> Option<Glass> {
-    match text(&file(data_dir)) {
-        Ok(text) => Some(serde_json::from_str(&text).unwrap_or_else(|_| Glass {
-            by: "somebody".into(),
-            reason: "break-glass.json cannot be read".into(),
-            since_wall_ms: 0,
-        })),
+    let path = file(data_dir);
+    let glass = match content(&path) {
+        Ok(content) => serde_json::from_slice(&content).ok().map(Glass::clipped),
+        Err(_) if path.symlink_metadata().is_err() => return None,
         Err(_) => None,
-    }
+    };
+    Some(glass.unwrap_or_else(|| Glass {
+        by: "somebody".into(),
+        reason: "break-glass.json cannot be read".into(),
+        since_wall_ms: 0,
+    }))
 }
 
 /// Breaks it.
@@ -178,8 +187,18 @@ mod tests {
         assert_eq!(read(folder.path()), Some(glass.clone()));
         let text = glass.text();
         assert!(text.contains("2023-11-14T22:13:20Z, by kim: no quorum"), "{text}");
-        std::fs::write(file(folder.path()), "{").unwrap();
-        assert!(read(folder.path()).is_some());
+        for unclear in [&b"{"[..], b"", b"\xff\xfe{}"] {
+            std::fs::write(file(folder.path()), unclear).unwrap();
+            assert!(read(folder.path()).is_some(), "somebody wanted it: {unclear:?}");
+        }
+        let long = Glass { by: "k".repeat(20_000), reason: "r".repeat(20_000), since_wall_ms: u64::MAX };
+        smash(folder.path(), &long).unwrap();
+        assert!(read(folder.path()).unwrap().text().len() < 800);
+        std::fs::remove_file(file(folder.path())).unwrap();
+        std::fs::create_dir(file(folder.path())).unwrap();
+        assert!(read(folder.path()).is_some(), "something is there");
+        std::fs::remove_dir(file(folder.path())).unwrap();
+        smash(folder.path(), &glass).unwrap();
         assert!(mend(folder.path()).unwrap() && !mend(folder.path()).unwrap());
     }
 

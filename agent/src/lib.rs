@@ -10,7 +10,12 @@ pub mod ending;
 pub mod evidence;
 pub mod fence;
 pub mod glass;
+#[cfg(test)]
+#[path = "../../proto/tests/hell/mod.rs"]
+mod hell;
 pub mod host;
+#[cfg(test)]
+mod hostile;
 pub mod http;
 pub mod jobs;
 pub mod keeper;
@@ -22,6 +27,7 @@ pub mod preflight;
 pub mod probe;
 pub mod profile;
 pub mod release;
+pub mod report;
 pub mod session;
 pub mod status;
 pub mod steer;

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::fence::Carrier;
 use crate::glass;
 use crate::membership::{Heard, Membership, MembershipError};
+use crate::report;
 use crate::session::{News, Outgoing, chain};
 use crate::status::Status;
 
@@ -68,6 +69,7 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Member
         let fences = parts.fences.found();
         let ledger = parts.membership.ledger();
         let observed = observe_balancer(ledger, &boot, seen(&found), unsteered.clone(), &fences);
+        let (observed, _) = report::fitted(observed);
         parts.report(observed, progress(&found));
         // Cancel-safe: a channel loses nothing.
         let news = tokio::select! {

@@ -38,5 +38,17 @@ mod shared;
 pub mod store;
 mod watch;
 
+use std::path::Path;
+
 pub use config::{Config, ConfigError, Flags};
 pub use server::{Coordinator, StartError, run};
+
+/// Makes this member's data folder from a backup, for a new cluster that goes on from there; see [`store::restore`]. Blocks.
+///
+/// # Errors
+///
+/// When the backup cannot be used, or the folder is not new.
+pub fn restore(config: &Config, file: &Path) -> Result<(store::BackupHeader, u64), store::RestoreError> {
+    let now = clock::Clock::start().wall_ms();
+    store::restore(&config.data, &config.cluster, config.id, &config.advertise, file, now)
+}

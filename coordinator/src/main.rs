@@ -1,11 +1,11 @@
 //! The coordinator's process: configuration, log output, signals, exit status.
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{io::IsTerminal as _, path::Path, process::ExitCode};
 
 use clap::Parser as _;
 use soloist_coordinator::{
     Config, Flags,
-    config::{ConfigError, LogFormat},
+    config::{Command, ConfigError, LogFormat},
     run, server,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +22,9 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(EX_CONFIG, &error),
     };
+    if let Some(Command::Restore { file }) = &flags.command {
+        return restore(&config, file);
+    }
     if let Err(error) = start_log(&config) {
         return fail(EX_CONFIG, &error);
     }
@@ -33,18 +36,52 @@ fn main() -> ExitCode {
     match runtime.block_on(run(config, asked_to_stop())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", server::chain(&error));
+            let text = server::chain(&error);
+            tracing::error!("{text}{}", advice(&text));
             ExitCode::FAILURE
         }
     }
 }
 
+/// Makes a new data folder from a backup.
+fn restore(config: &Config, file: &Path) -> ExitCode {
+    match soloist_coordinator::restore(config, file) {
+        Err(error) => fail(1, &error),
+        Ok((header, index)) => {
+            let staleness = if header.stale { ", which may lack the last decisions" } else { "" };
+            say(&format!(
+                "restored a backup of cluster {:?} at index {}{staleness}, into {}. Member {} is its only one, and goes on after index {index}. \
+                 Next: start it; take others in under ids that were never used, with empty data folders and \"join = true\" (soloist \
+                 cluster add); look at each fleet, and let it go on: soloist fleet resume",
+                header.cluster,
+                header.index,
+                config.data.display(),
+                config.id
+            ));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// What to do about a disk that is full: the error itself comes from whatever was written first.
+fn advice(text: &str) -> &'static str {
+    if !text.contains("(os error 28)") {
+        return "";
+    }
+    ". The disk is full: make room, or move the data folder to a larger one. Nothing that was acknowledged is lost; the other members go on, and \
+     this one does when it is started again and can write, which its supervisor tries by itself"
+}
+
 /// Says what is wrong before there is a log.
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    say(&format!("soloist-coordinator: {}", server::chain(error)));
+    ExitCode::from(code)
+}
+
+fn say(text: &str) {
     use std::io::Write as _;
     // Without a standard error there is nobody to tell; the exit status remains.
-    let _ = writeln!(std::io::stderr(), "soloist-coordinator: {}", server::chain(error));
-    ExitCode::from(code)
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn start_log(config: &Config) -> Result<(), ConfigError> {

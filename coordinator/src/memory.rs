@@ -12,6 +12,7 @@ use soloist_core::{
     State,
     due::Contact,
     ids::{FleetId, Incarnation, NodeId},
+    restore::is_served,
     time::Time,
 };
 use soloist_proto::v1;
@@ -109,8 +110,9 @@ impl Memory {
         let mut inner = self.inner();
         let mut generations = Vec::new();
         for News { key, incarnation, heard, progress, inventory, facts } in nodes {
-            let known = state.fleets.get(&key.0).and_then(|fleet| fleet.agent(&key.1));
-            let Some(node) = known.filter(|node| node.incarnation == incarnation) else { continue };
+            let Some(fleet) = state.fleets.get(&key.0) else { continue };
+            let known = fleet.agent(&key.1).filter(|node| node.incarnation == incarnation);
+            let Some(node) = known else { continue };
             if heard {
                 inner.contact.hear(&key.0, &key.1, now);
             }
@@ -120,7 +122,8 @@ impl Memory {
             generations.push(v1::NodeGeneration {
                 fleet: key.0.to_string(),
                 node: key.1.to_string(),
-                generation: node.assignment.generation.0,
+                // What is not served must not be looked for at other members either.
+                generation: if is_served(fleet) { node.assignment.generation.0 } else { 0 },
                 facts_wanted: inner.facts_wanted.get(&key.0).copied().unwrap_or(0),
             });
             if let Some(news) = facts {

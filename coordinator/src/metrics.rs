@@ -45,6 +45,7 @@ pub(crate) fn name(command: &Command) -> &'static str {
         Command::ForceRelease { .. } => "force_release",
         Command::SetPolicy { .. } => "set_policy",
         Command::Freeze { .. } => "freeze",
+        Command::Resume { .. } => "resume",
         Command::Drain { .. } => "drain",
         Command::AssumeStopped { .. } => "assume_stopped",
         Command::Fence { .. } => "fence",

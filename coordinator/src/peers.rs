@@ -25,7 +25,7 @@ use tonic::{
 };
 
 use crate::{
-    raft::{Applied, Member, RaftStatus},
+    raft::{Applied, Member, RaftNode, RaftStatus},
     reader::Extras,
     store::codec::{decode, encode},
 };
@@ -43,13 +43,13 @@ pub(crate) const MEMBERSHIP: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Peers {
     cluster: String,
-    member: u64,
+    raft: RaftNode,
     channels: Mutex<BTreeMap<u64, (String, Channel)>>,
 }
 
 impl Peers {
-    pub(crate) fn new(cluster: String, member: u64) -> Peers {
-        Peers { cluster, member, channels: Mutex::default() }
+    pub(crate) fn new(cluster: String, raft: RaftNode) -> Peers {
+        Peers { cluster, raft, channels: Mutex::default() }
     }
 
     /// A connection to a member, made when it is first used and again after it broke.
@@ -81,7 +81,8 @@ impl Peers {
     }
 
     fn envelope(&self, to: u64) -> Option<v1::PeerEnvelope> {
-        Some(v1::PeerEnvelope { cluster: self.cluster.clone(), from: self.member, to })
+        let (cluster, from, era) = (self.cluster.clone(), self.raft.id(), self.raft.era());
+        Some(v1::PeerEnvelope { cluster, from, to, era })
     }
 
     /// Whether a call was meant for this member, and comes from one that still belongs to the cluster.
@@ -91,7 +92,11 @@ impl Peers {
         status: &RaftStatus,
     ) -> Result<(), Status> {
         match envelope {
-            Some(found) if found.cluster == self.cluster && found.to == self.member => {
+            Some(found)
+                if found.cluster == self.cluster
+                    && found.to == self.raft.id()
+                    && found.era == self.raft.era() =>
+            {
                 if status.belongs(found.from) {
                     return Ok(());
                 }
@@ -104,7 +109,8 @@ impl Peers {
                 "wrong_member",
                 format!(
                     "this is member {} of cluster {:?}, and the call is for another",
-                    self.member, self.cluster
+                    self.raft.id(),
+                    self.cluster
                 ),
                 "one of the two members has a wrong address for the other",
             )
@@ -230,7 +236,7 @@ impl Peers {
     pub(crate) async fn answering(&self, status: &RaftStatus) -> BTreeSet<u64> {
         let asked = status.voters.iter().map(|(id, address)| async move {
             let member = Member { id: *id, address: address.clone() };
-            (*id == self.member || self.member_status(&member).await.is_ok()).then_some(*id)
+            (*id == self.raft.id() || self.member_status(&member).await.is_ok()).then_some(*id)
         });
         join_all(asked).await.into_iter().flatten().collect()
     }

@@ -17,6 +17,9 @@ use crate::{
     shared::Shared,
 };
 
+/// The reason of a problem: a command is larger than the log takes.
+pub(crate) const TOO_LARGE: &str = "too_large";
+
 /// How long a proposal may take altogether, from the moment this member takes it on.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(6);
 
@@ -144,7 +147,7 @@ impl From<ProposeError> for Problem {
                 Problem::new(Code::Unavailable, UNKNOWN_OUTCOME, text, "send the same request again")
             }
             ProposeError::TooLarge { .. } => {
-                Problem::new(Code::ResourceExhausted, "too_large", text, "make the request smaller")
+                Problem::new(Code::ResourceExhausted, TOO_LARGE, text, "make the request smaller")
             }
             ProposeError::Refused { .. } => {
                 Problem::new(Code::FailedPrecondition, "refused", text, "see soloist cluster status")

@@ -180,6 +180,7 @@ impl Shared {
                 fleets: BTreeMap::from([(fleet.clone(), found)]),
                 level: state.level,
                 used_ids: state.used_ids.clone(),
+                restored: state.restored,
             })
         });
         found.map_err(|known: Vec<FleetId>| {

@@ -2,7 +2,9 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::stream;
 use soloist_core::policy::Policy;
+use soloist_proto::door::{Caller, Door};
 use tokio::{
     net::TcpListener,
     sync::Mutex,
@@ -10,7 +12,6 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 
 use crate::{
@@ -111,17 +112,20 @@ impl Coordinator {
         let mut servers = vec![tokio::spawn({
             let closed = close.clone().cancelled_owned();
             async move {
-                // The router's own setting holds only for a listener of its own.
-                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                let door = Door::new(listener, grpc::terms());
+                let incoming = stream::unfold(door, async |mut door| {
+                    Some((Ok::<_, io::Error>(door.accept().await), door))
+                });
                 if let Err(error) = router.serve_with_incoming_shutdown(incoming, closed).await {
                     tracing::error!(error = chain(&error), "the gRPC server ended");
                 }
             }
         })];
         if let Some(listener) = http {
-            let (closed, routes) = (close.clone().cancelled_owned(), http::router(shared.clone()));
+            let (closed, door) = (close.clone().cancelled_owned(), Door::new(listener, http::TERMS));
+            let routes = http::router(shared.clone()).into_make_service_with_connect_info::<Caller>();
             servers.push(tokio::spawn(async move {
-                if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(closed).await {
+                if let Err(error) = axum::serve(door, routes).with_graceful_shutdown(closed).await {
                     tracing::error!(%error, "the HTTP server ended");
                 }
             }));
@@ -238,7 +242,7 @@ fn shared(
     archive: Arc<Archive>,
 ) -> Shared {
     Shared {
-        peers: Peers::new(cluster.clone(), raft.id()),
+        peers: Peers::new(cluster.clone(), raft.clone()),
         cluster,
         advertise,
         http: http.map(|at| at.to_string()).unwrap_or_default(),

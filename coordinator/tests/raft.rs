@@ -111,6 +111,40 @@ async fn a_member_that_was_away_too_long_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_and_purges_bound_the_disk() {
+    let cluster = Cluster::start_with(1, |options| {
+        options.compaction = Compaction { snapshot_every: 50, keep_entries: 10 }
+    })
+    .await;
+    let leader = cluster.members[&cluster.leader().await].node.clone();
+    let folder = cluster.folders[&1].path();
+    // Eight of them at once: as many syncs less.
+    let fill = async |rounds: usize| {
+        for _ in 0..rounds {
+            let proposals = (0..8).map(|_| leader.propose(large(20_000)));
+            futures::future::join_all(proposals).await.into_iter().for_each(|done| drop(done.unwrap()));
+        }
+        let last = leader.status().borrow().applied.unwrap();
+        wait(&leader, "cut its log off", |status| status.purged.is_some_and(|purged| purged + 70 > last))
+            .await;
+        std::fs::metadata(folder.join("log.redb")).unwrap().len()
+    };
+    let first = fill(40).await;
+    let fourth = fill(120).await;
+    assert!(
+        fourth < first * 2,
+        "four times the entries, and the log's file grew from {first} to {fourth} bytes"
+    );
+    // One more may just be on its way to the disk; then the older one goes.
+    within("keep only the newest snapshot", async {
+        while std::fs::read_dir(folder.join("snapshots")).unwrap().count() != 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_hands_over_to_a_voter_that_is_there() {
     let mut cluster = Cluster::start_with(3, calm).await;
     let first = cluster.leader().await;

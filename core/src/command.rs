@@ -19,7 +19,7 @@ use crate::time::{Millis, Time};
 /// | level | what it adds |
 /// |---|---|
 /// | 1 | what the first release knows |
-/// | 2 | the state remembers the ids of removed members ([`MEMBERS_LEVEL`]); a lost holder's work has ended when every agent has looked for it since ([`HOLDER_LEVEL`]) |
+/// | 2 | the state remembers the ids of removed members ([`MEMBERS_LEVEL`]); a state may come from a backup ([`RESTORE_LEVEL`]); a lost holder's work has ended when every agent has looked for it since ([`HOLDER_LEVEL`]) |
 pub const FEATURE_LEVEL: u32 = 2;
 
 /// The level of a cluster that never raised it.
@@ -30,6 +30,9 @@ pub const MEMBERS_LEVEL: u32 = 2;
 
 /// From this level on, the work of a holder whose lock was taken away counts as ended when every agent has looked for it since.
 pub const HOLDER_LEVEL: u32 = 2;
+
+/// The level that a cluster has at least that was restored from a backup, as members of an earlier one would serve its fleets at once.
+pub const RESTORE_LEVEL: u32 = 2;
 
 /// A command with the time that its leader gave it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,6 +260,15 @@ pub enum Command {
         /// Who.
         by: String,
     },
+    /// A person has looked at a fleet whose coordinators were restored from a backup.
+    Resume {
+        /// The fleet.
+        fleet: FleetId,
+        /// Who.
+        by: String,
+        /// Why it may go on.
+        reason: String,
+    },
     /// The leader found that a deadline has passed. Checked again when applied.
     Timer {
         /// The fleet.
@@ -327,6 +339,7 @@ impl fmt::Display for Command {
             }
             Command::Fence { fleet, node, by, .. } => write!(f, "fence {fleet}/{node} by {by}"),
             Command::Unfence { fleet, node, by, .. } => write!(f, "unfence {fleet}/{node} by {by}"),
+            Command::Resume { fleet, by, .. } => write!(f, "resume {fleet} by {by}"),
             Command::Timer { fleet, timer } => write!(f, "timer {fleet} {timer:?}"),
             Command::Raise { level, by } => write!(f, "raise the feature level to {level} by {by}"),
         }

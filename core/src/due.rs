@@ -11,7 +11,7 @@ use crate::fence::{choose, needed};
 use crate::ids::{FleetId, NodeId};
 use crate::operation::{Blocked, Operation, Request, Status, Step};
 use crate::policy::{Fencing, HEAL_PAUSE, Heal};
-use crate::state::{Desired, Fleet, Lock, State};
+use crate::state::{Desired, Fleet, Lock, Node, State};
 use crate::time::{Millis, Time};
 
 /// The leader's memory of who was heard, by the state's time. Not replicated: a new leader begins empty.
@@ -104,7 +104,10 @@ pub fn due(state: &State, contact: &Contact, now: Time) -> Vec<Command> {
         if let Some(operation) = fleet.current() {
             of_current(state, id, fleet, operation, contact, now, &mut timers);
         }
-        if auto_start(fleet) {
+        let is_heard = |name: &NodeId| {
+            contact.last(id, name).is_some_and(|at| now.since(at) < fleet.policy.contact_timeout)
+        };
+        if auto_start(fleet) && fleet.nodes.iter().any(|(name, node)| waits(node) && is_heard(name)) {
             timers.push(Timer::AutoStart);
         }
         if auto_heal(fleet, now) {
@@ -277,6 +280,7 @@ pub(crate) fn auto_heal(fleet: &Fleet, now: Time) -> bool {
             && operation.ended.is_none_or(|ended| now.since(ended) < HEAL_PAUSE)
     });
     fleet.policy.heal == Heal::Automatic
+        && fleet.restored.is_none()
         && fleet.active
         && fleet.desired == Desired::Run
         && fleet.lock == Lock::Free
@@ -294,10 +298,16 @@ pub(crate) fn auto_start(fleet: &Fleet) -> bool {
             && !operation.status.ended()
             && matches!(operation.request, Request::Start { .. })
     });
-    fleet.active
+    fleet.restored.is_none()
+        && fleet.active
         && fleet.desired == Desired::Run
         && fleet.lock == Lock::Free
         && fleet.queue.is_empty()
         && !asked
-        && fleet.nodes.values().any(|node| node.returned && !node.admitted && node.fences.is_empty())
+        && fleet.nodes.values().any(waits)
+}
+
+/// Whether a node waits for a start.
+fn waits(node: &Node) -> bool {
+    node.returned && !node.admitted && node.fences.is_empty()
 }

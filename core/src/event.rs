@@ -94,6 +94,8 @@ pub enum EventKind {
     Fence(String),
     /// A node left the fleet; who removed it.
     Removed(String),
+    /// The coordinators were restored from a backup, or somebody has looked at the fleet since.
+    Restored(String),
     /// What a node's app has loaded began or ceased to differ from what it should have.
     Stale(String),
 }
@@ -138,6 +140,7 @@ impl fmt::Display for EventKind {
             EventKind::Assumed(what) => write!(f, "assumed {what}"),
             EventKind::Fence(what) => write!(f, "fence {what}"),
             EventKind::Removed(by) => write!(f, "removed from the fleet by {by}"),
+            EventKind::Restored(what) => write!(f, "coordinators restored: {what}"),
             EventKind::Stale(what) => f.write_str(what),
         }
     }

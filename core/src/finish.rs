@@ -114,7 +114,7 @@ pub(crate) fn finish(fleet: &mut Fleet, id: &OperationId, now: Now, journal: &mu
     let runs = wanted(fleet, &operation);
     for (name, node) in &mut fleet.nodes {
         node.admitted = runs.get(name).is_some_and(|run| run.plainly());
-        if operation.plan.iter().any(|step| concerns(step, name)) || !operation.takes_part(name) {
+        if operation.takes_part(name) && operation.plan.iter().any(|step| concerns(step, name)) {
             node.returned = false;
         }
     }

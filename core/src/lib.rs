@@ -38,6 +38,7 @@ pub mod preview;
 pub mod quiet;
 pub mod reject;
 mod remember;
+pub mod restore;
 pub mod rule;
 mod single;
 pub mod state;

@@ -49,6 +49,32 @@ pub enum Rejection {
         /// For how long.
         left: Millis,
     },
+    /// The coordinators were restored from a backup, and nobody has looked at the fleet since.
+    #[error("the coordinators were restored from a backup, and nobody has looked at fleet \"{fleet}\" since{}", heard_of(.silent))]
+    Restored {
+        /// The fleet.
+        fleet: FleetId,
+        /// Nodes of which nothing is known since.
+        silent: Vec<NodeId>,
+    },
+    /// The fleet was resumed after a restore of the coordinators, and agents have not taken note yet.
+    #[error("fleet \"{fleet}\" was resumed, and these nodes have not taken note yet: {}", names(.nodes))]
+    Resuming {
+        /// The fleet.
+        fleet: FleetId,
+        /// The nodes.
+        nodes: Vec<NodeId>,
+    },
+    /// Something goes on that was asked for before the coordinators were restored.
+    #[error("fleet \"{fleet}\" cannot be resumed: on {node}, {what}")]
+    StillWorks {
+        /// The fleet.
+        fleet: FleetId,
+        /// The node.
+        node: NodeId,
+        /// What.
+        what: String,
+    },
     /// Nothing keeps users away from a node of this fleet.
     #[error(
         "nothing keeps users away from a node of fleet \"{fleet}\": its policy says traffic = \"direct\""
@@ -337,6 +363,9 @@ impl Rejection {
             Rejection::NotAsked { .. } => "not_asked",
             Rejection::IdInUse { .. } => "id_in_use",
             Rejection::Frozen { .. } => "frozen",
+            Rejection::Restored { .. } => "restored",
+            Rejection::Resuming { .. } => "resuming",
+            Rejection::StillWorks { .. } => "still_works",
             Rejection::NobodyDrains { .. } => "nobody_drains",
             Rejection::OtherRole { .. } => "other_role",
             Rejection::Full { .. } => "full",
@@ -402,6 +431,11 @@ impl Rejection {
             Rejection::Frozen { .. } => {
                 "wait until it ends, or end it: soloist unfreeze; starts, rollbacks and aborts are not kept from you".into()
             }
+            Rejection::Restored { fleet, .. } => format!(
+                "make sure that nothing of what was under way goes on; then: soloist fleet resume {fleet} --reason \"...\""
+            ),
+            Rejection::Resuming { .. } => "wait; if a machine is off: soloist node assume-stopped NODE".into(),
+            Rejection::StillWorks { .. } => "wait until it has ended, or end it there by hand".into(),
             Rejection::NobodyDrains { .. } => {
                 "set how users reach the fleet: traffic = \"ready\" or \"balancer\", with soloist fleet apply FILE".into()
             }
@@ -455,4 +489,12 @@ impl Rejection {
             Rejection::Malformed { .. } => "correct it and try again".into(),
         }
     }
+}
+
+fn heard_of(silent: &[NodeId]) -> String {
+    if silent.is_empty() { String::new() } else { format!("; not heard of since: {}", names(silent)) }
+}
+
+fn names(nodes: &[NodeId]) -> String {
+    nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
 }

@@ -14,6 +14,7 @@ use crate::ids::{
 use crate::members::UsedIds;
 use crate::operation::Operation;
 use crate::policy::Policy;
+use crate::restore::Restored;
 use crate::time::Time;
 
 /// Everything that Raft replicates.
@@ -35,6 +36,9 @@ pub struct State {
     /// Ids of the cluster's members that must not be used again.
     #[serde(default, skip_serializing_if = "UsedIds::is_empty")]
     pub used_ids: UsedIds,
+    /// Set for good when the cluster comes from a backup: fleets that enrol later may have been there before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 impl Default for State {
@@ -46,6 +50,7 @@ impl Default for State {
             fleets: BTreeMap::new(),
             level: FIRST_LEVEL,
             used_ids: UsedIds::default(),
+            restored: None,
         }
     }
 }
@@ -212,6 +217,9 @@ pub struct Fleet {
     /// [`REMOVED_MAX`](crate::policy::REMOVED_MAX).
     #[serde(default)]
     pub removed: BTreeMap<NodeId, Tombstone>,
+    /// Set while the fleet comes from a backup of the coordinators and nobody has looked at it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
     /// The last solo node of an operation that succeeded.
     pub last_solo: Option<NodeId>,
 }

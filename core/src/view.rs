@@ -15,6 +15,7 @@ use crate::ids::{FleetId, MachineId, NodeId, OperationId, Token};
 use crate::operation::{Operation, Status};
 use crate::outage::{expected, parts};
 use crate::policy::Traffic;
+use crate::restore::Restored;
 use crate::state::{DatabaseRecord, Desired, Fleet, Freeze, Lock, Node, State};
 use crate::time::{Millis, Time};
 use crate::traffic::ServerSeen;
@@ -42,6 +43,8 @@ pub struct FleetView {
     pub balancers: Vec<BalancerView>,
     /// The stop sign for new operations, while it holds.
     pub freeze: Option<Freeze>,
+    /// Set while it comes from a backup of the coordinators and nobody has looked at it since.
+    pub restored: Option<Restored>,
     /// The operation that holds the lock.
     pub current: Option<OperationView>,
     /// Operations that wait, in order.
@@ -234,6 +237,7 @@ pub fn view(state: &State, id: &FleetId, contact: &Contact) -> Option<FleetView>
         nodes,
         balancers,
         freeze: frozen(fleet, state.now).cloned(),
+        restored: fleet.restored,
         current: fleet.current().map(|operation| operation_view(state, fleet, operation)),
         queue: queue.map(|operation| operation_view(state, fleet, operation)).collect(),
     })

@@ -57,6 +57,16 @@ impl ClusterService for Stuck {
         Err(Status::unimplemented("not asked here"))
     }
 
+    type BackupStream = tokio_stream::Empty<Result<v1::BackupPart, Status>>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn resume(&self, _: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
     async fn finalize(&self, _: Request<v1::FinalizeRequest>) -> Result<Response<v1::FinalizeReply>, Status> {
         Err(Status::unimplemented("not asked here"))
     }

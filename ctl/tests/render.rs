@@ -101,6 +101,7 @@ fn fleet() -> FleetView {
         nodes: vec![node("node-1", "serving"), node("node-2", "stopped"), lost],
         balancers: Vec::new(),
         freeze: None,
+        restored: None,
         current: Some(operation()),
         queue: Vec::new(),
     }

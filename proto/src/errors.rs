@@ -159,6 +159,9 @@ fn code(rejection: &Rejection) -> Code {
         | Rejection::AlreadyInstalled { .. }
         | Rejection::NodesDiffer { .. }
         | Rejection::Frozen { .. }
+        | Rejection::Restored { .. }
+        | Rejection::Resuming { .. }
+        | Rejection::StillWorks { .. }
         | Rejection::NobodyDrains { .. }
         | Rejection::StillHeard { .. }
         | Rejection::NeededBy { .. }

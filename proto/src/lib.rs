@@ -5,8 +5,10 @@
 //!   unchecked name or a missing field.
 //! - [`evidence`]: agents' records, their hashes, and the file that is exported.
 //! - [`errors`]: how a refusal travels as a gRPC error.
+//! - [`door`]: how many may be connected to a port.
 
 pub mod convert;
+pub mod door;
 pub mod errors;
 pub mod evidence;
 

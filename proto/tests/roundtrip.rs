@@ -104,6 +104,7 @@ fn views() {
     let (desired, lock) = (Desired::Stop, free);
     same::<_, v1::FleetView>(FleetView {
         desired,
+        restored: Some(soloist_core::restore::Restored { index: 3, wall_ms: 4, resumed: true }),
         lock,
         database: None,
         current: None,

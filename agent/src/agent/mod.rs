@@ -151,6 +151,8 @@ struct Agent {
     glass: Option<Glass>,
     /// What somebody on this host does with the app.
     by_hand: Option<ByHand>,
+    /// Whether the last report was too long as it was, which is told once.
+    cut_reports: bool,
     staleness: Staleness,
     inside: Inside,
     witness: Witness,
@@ -195,6 +197,7 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), AgentE
         held: None,
         glass: None,
         by_hand: None,
+        cut_reports: false,
         staleness: Staleness::default(),
         inside: Inside::default(),
         witness: Witness::new(tracker),

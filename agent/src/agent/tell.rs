@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::driver::AppSeen;
+use crate::report;
 use crate::status::Status;
 
 use super::Agent;
@@ -13,7 +14,11 @@ impl Agent {
     pub(super) fn report(&mut self) {
         self.parts.fences.tell(to_fence(self.ledger(), self.parts.membership.boot()));
         let seen = self.seen();
-        let observed = observe(self.ledger(), &seen);
+        let (observed, cut) = report::fitted(observe(self.ledger(), &seen));
+        if cut && !std::mem::replace(&mut self.cut_reports, cut) {
+            tracing::warn!("{}", report::CUT);
+        }
+        self.cut_reports = cut;
         let membership = &self.parts.membership;
         let (accepted, registered) = (membership.generation(), membership.registered());
         let looked = self.looked_since;

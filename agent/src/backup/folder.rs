@@ -128,8 +128,9 @@ impl Folder {
     /// When it is there and cannot be read.
     pub fn restore_note(&self, id: &BackupId) -> Result<Option<RestoreNote>, BackupError> {
         let path = self.complete(id).join(RESTORE_NOTE);
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
+        let mut bytes = Vec::new();
+        match File::open(&path).and_then(|file| file.take(MANIFEST_MAX).read_to_end(&mut bytes)) {
+            Ok(_) => serde_json::from_slice(&bytes)
                 .map(Some)
                 .map_err(|error| BackupError::io("understand", &path)(error.into())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

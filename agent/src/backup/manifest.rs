@@ -95,11 +95,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Length of everything in bytes.
+    /// Length of everything in bytes. The numbers may be anybody's: a folder of backups is shared.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let uploads = self.uploads.map_or(0, |uploads| uploads.bytes);
-        self.files.iter().map(|file| file.bytes).sum::<u64>() + uploads
+        self.files.iter().fold(uploads, |sum, file| sum.saturating_add(file.bytes))
     }
 }
 

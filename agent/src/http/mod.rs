@@ -19,6 +19,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use soloist_core::assignment::AppState;
+use soloist_proto::door::{Caller, Calls, Door, Terms};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,16 @@ use crate::status::Status;
 
 /// A loop that has not gone round for so long hangs; its longest single wait is a facts query of some seconds.
 const ROUND_MAX: Duration = Duration::from_secs(30);
+
+/// What holds for those who ask. A connection that has not asked for anything after 30 s is closed, also in the middle of a
+/// head; when there are too many, the one that has asked for nothing the longest goes, and a load balancer is answered.
+const TERMS: Terms = Terms {
+    port: "http",
+    connections_max: 128,
+    greeting_max: Duration::ZERO,
+    greeting_bytes: 0,
+    idle_max: Duration::from_secs(30),
+};
 
 /// Why no traffic is sent to an app that serves.
 const HOLDS: &str =
@@ -54,8 +65,10 @@ pub async fn serve(
         .route("/health", get(health))
         .route("/live", get(live))
         .route("/status", get(show))
-        .with_state(Told { status, asks });
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+        .layer(Calls)
+        .with_state(Told { status, asks })
+        .into_make_service_with_connect_info::<Caller>();
+    axum::serve(Door::new(listener, TERMS), router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 fn answer(good: bool, text: String) -> (StatusCode, String) {

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// Longest message that is kept, in characters.
+/// Longest message, and longest code, that is kept, in characters.
 const MESSAGE_MAX: usize = 300;
 
 /// What an app says about itself.
@@ -66,7 +66,7 @@ impl Health {
             let message = shorten(&String::from_utf8_lossy(body));
             return Health::Error { code: format!("HTTP {status}"), message };
         };
-        let code = text(&error.code);
+        let code = shorten(&text(&error.code));
         let message = shorten(&text(&error.message));
         if PROGRESS.contains(&code.as_str()) {
             Health::Progress { code, message }

@@ -79,6 +79,22 @@ pub struct Flags {
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<String>,
+    /// What to do instead of running
+    #[command(subcommand)]
+    #[serde(skip)]
+    pub command: Option<Command>,
+}
+
+/// What the program does besides running a member.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Make a new data folder from a backup: the only member of a cluster that goes on from there
+    ///
+    /// All members of before must be stopped and stay so. Start this one, take new members in, and have somebody look at each fleet.
+    Restore {
+        /// What soloist cluster backup has written
+        file: PathBuf,
+    },
 }
 
 fn member(text: &str) -> Result<(String, String), String> {

@@ -2,13 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use soloist_core::Command;
 use soloist_proto::{
+    convert::name,
     errors::{NOT_LEADER, Problem},
     v1::{self, cluster_service_client::ClusterServiceClient, cluster_service_server::ClusterService},
 };
 use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status, transport::Channel};
 
+use super::backup::{Parts, backup};
 use crate::{
     members,
     peers::{MEMBERSHIP, QUICK, within},
@@ -189,5 +192,18 @@ impl ClusterService for Cluster {
             async move { leader.finalize(request).await }
         };
         self.lead(forwarded, here, there).await
+    }
+
+    type BackupStream = Parts;
+
+    async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<Parts>, Status> {
+        backup(&self.shared, request.into_inner().stale).await.map(Response::new)
+    }
+
+    async fn resume(&self, request: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeReply>, Status> {
+        let v1::ResumeRequest { fleet, by, reason } = request.into_inner();
+        let fleet = name("fleet", fleet)?;
+        let _ = self.shared.decide(Command::Resume { fleet, by, reason }).await?;
+        Ok(Response::new(v1::ResumeReply {}))
     }
 }

@@ -25,6 +25,7 @@ use soloist_core::{
     assignment::{Assignment, Observed},
     evidence::witnessed,
     ids::{FleetId, Incarnation, NodeId},
+    restore::is_served,
 };
 use soloist_proto::{
     convert::{FieldError, Greeting, nested},
@@ -43,7 +44,7 @@ use tonic::{Code, Status, Streaming};
 use crate::{
     contact::{Hearing, Place, SESSIONS_MAX},
     evidence,
-    proposer::unexpected,
+    proposer::{TOO_LARGE, unexpected},
     raft::Applied,
     shared::Shared,
     watch::{offer, stopping},
@@ -120,6 +121,7 @@ pub(crate) async fn run(
         told: Vec::new(),
         closed: false,
         witness: None,
+        too_large: false,
     };
     session.run(incoming).await
 }
@@ -147,6 +149,8 @@ struct Session<'a> {
     closed: bool,
     /// What it was told to witness.
     witness: Option<Witness>,
+    /// Whether its report was found to be too large, which is told once.
+    too_large: bool,
 }
 
 /// What the state has for the agent.
@@ -211,11 +215,11 @@ impl Session<'_> {
     /// Sends the assignment if it is new, or not acknowledged for a while. `false` if the session is over.
     async fn assign(&mut self) -> Result<bool, Status> {
         let next = self.shared.raft.storage().read(|state, _| {
-            let Some(node) = state.fleets.get(&self.fleet).and_then(|fleet| fleet.agent(&self.node)) else {
-                return Next::Nothing;
-            };
+            let Some(fleet) = state.fleets.get(&self.fleet) else { return Next::Nothing };
+            let Some(node) = fleet.agent(&self.node) else { return Next::Nothing };
             match &self.sent {
                 _ if node.incarnation != self.incarnation => Next::Superseded,
+                _ if !is_served(fleet) => Next::Nothing,
                 Some((sent, at))
                     if *sent == node.assignment && (node.acknowledged() || at.elapsed() < RESEND) =>
                 {
@@ -291,7 +295,7 @@ impl Session<'_> {
     }
 
     /// Acknowledges a report that was applied. One that was not is sent again by the agent. `false` if the session is over.
-    async fn reported(&self, sequence: u64, result: Result<Applied, Problem>) -> Result<bool, Status> {
+    async fn reported(&mut self, sequence: u64, result: Result<Applied, Problem>) -> Result<bool, Status> {
         match result {
             Ok(Applied { reply: Ok(_), .. }) => {
                 send(self.to, ToAgent::ReportAck(ReportAck { sequence })).await?
@@ -302,6 +306,10 @@ impl Session<'_> {
                 return Ok(false);
             }
             Err(problem) if problem.reason == STOPPING => return Err(problem.into()),
+            Err(problem) if problem.reason == TOO_LARGE && !self.too_large => {
+                self.too_large = true;
+                tracing::warn!(fleet = %self.fleet, node = %self.node, %problem, "a report is not taken");
+            }
             Err(problem) => {
                 tracing::debug!(fleet = %self.fleet, node = %self.node, %problem, "a report waits");
             }

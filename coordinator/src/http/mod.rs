@@ -8,7 +8,7 @@
 
 mod metrics;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -18,7 +18,19 @@ use axum::{
     routing::get,
 };
 
+use soloist_proto::door::{Calls, Terms};
+
 use crate::shared::Shared;
+
+/// What holds for the connections of probes and of Prometheus. One that has not asked for anything after 30 s is closed,
+/// also in the middle of a head.
+pub(crate) const TERMS: Terms = Terms {
+    port: "http",
+    connections_max: 128,
+    greeting_max: Duration::ZERO,
+    greeting_bytes: 0,
+    idle_max: Duration::from_secs(30),
+};
 
 /// Entries that a member's state may be behind its own log and still be ready.
 const LAG_MAX: u64 = 1_000;
@@ -29,6 +41,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
+        .layer(Calls)
         .with_state(shared)
 }
 

@@ -13,7 +13,7 @@
 //! the answers are dropped, the requests end too: the library waits for its request stream to be let go before it opens
 //! the next one, and the transport would hold on to it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use openraft::{
@@ -26,10 +26,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Streaming;
 
 use super::{
-    network::{failed, silent},
+    gate::Gate,
+    network::{failed, opened, silent},
     types::TypeConfig,
 };
-use crate::store::codec::{decode, encode};
+use crate::store::codec::encode;
 
 /// How long a member may take to answer an append: the time of a very slow sync, not of a network.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
@@ -78,12 +79,13 @@ impl Answers {
     /// The answers in the order of the requests; ends after the first error.
     pub(crate) fn read(
         self,
+        gate: Arc<Gate>,
         member: u64,
         incoming: Streaming<RaftAnswer>,
     ) -> impl Stream<Item = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> + Send {
         let Answers { sent, guard } = self;
-        stream::unfold(Some((sent, guard, incoming)), move |state| async move {
-            let (mut sent, guard, mut incoming) = state?;
+        stream::unfold(Some((sent, guard, incoming, gate)), move |state| async move {
+            let (mut sent, guard, mut incoming, gate) = state?;
             // While nothing is under way, all that can come is the end of the stream, or an answer that overtook the
             // note of its request.
             let received = tokio::select! {
@@ -102,13 +104,11 @@ impl Answers {
             };
             let answer = match received {
                 Err(_) => Err(silent(member, ANSWER_DEADLINE)),
-                Ok(Err(status)) => Err(failed(member, &status)),
+                Ok(Err(status)) => Err(failed(&gate, member, &status)),
                 Ok(Ok(None)) => return None,
-                Ok(Ok(Some(answer))) => {
-                    decode(&answer.payload).map_err(|error| RPCError::Network(NetworkError::new(&error)))
-                }
+                Ok(Ok(Some(answer))) => opened(&gate, member, &answer),
             };
-            let next = answer.is_ok().then_some((sent, guard, incoming));
+            let next = answer.is_ok().then_some((sent, guard, incoming, gate));
             Some((answer, next))
         })
     }

@@ -91,6 +91,7 @@ impl RaftNode {
     ///
     /// See [`ProposeError`]. Repeating the call is safe.
     pub async fn add_learner(&self, id: u64, address: &str) -> Result<(), ProposeError> {
+        self.inner.gate.invite(id, address, Instant::now() + self.inner.options.deadline).await?;
         self.in_turn(|| self.inner.raft.add_learner(id, BasicNode::new(address), false)).await
     }
 

@@ -30,6 +30,17 @@ pub enum OpenError {
     /// The data folder cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The cluster from whose backup this member was made is not gone.
+    #[error(
+        "this member was restored from a backup, and the cluster of before is alive: {} answers. Two clusters would give orders to the same \
+         fleets. Stop those members, see to it that they do not start again, and start this one; or, if they are well, wipe this one's \
+         data folder and do without the restore",
+        .alive.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    PredecessorLives {
+        /// Its members that answer.
+        alive: Vec<Member>,
+    },
     /// The options make no sense.
     #[error("the cluster options cannot work: {0}")]
     Options(String),

@@ -18,12 +18,13 @@ mod append_stream;
 mod cluster;
 mod config;
 mod error;
+mod gate;
 mod network;
 mod node;
 mod service;
 mod status;
 pub mod types;
-mod wire;
+pub(crate) mod wire;
 
 pub use cluster::HandOver;
 pub use config::{Compaction, RaftOptions, Timing, library_config};

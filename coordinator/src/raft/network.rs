@@ -34,6 +34,7 @@ use tonic::{
 
 use super::{
     append_stream,
+    gate::Gate,
     types::{Snapshot, TypeConfig, Vote},
     wire::{MAX_MESSAGE_BYTES, SNAPSHOT_PART_BYTES, SnapshotHeader},
 };
@@ -54,8 +55,7 @@ type RpcError = RPCError<TypeConfig>;
 /// Makes clients for the other members.
 #[derive(Debug)]
 pub(crate) struct Network {
-    cluster: String,
-    member: u64,
+    gate: Arc<Gate>,
     lines: Arc<Lines>,
 }
 
@@ -116,9 +116,9 @@ enum Lane {
 }
 
 impl Network {
-    /// For the member with this id.
-    pub(crate) fn new(cluster: String, member: u64) -> Network {
-        Network { cluster, member, lines: Arc::default() }
+    /// Behind this member's gate.
+    pub(crate) fn new(gate: Arc<Gate>) -> Network {
+        Network { gate, lines: Arc::default() }
     }
 
     /// Where the members are.
@@ -129,7 +129,7 @@ impl Network {
     /// A client for calls of one kind to a member.
     fn peer(&self, id: u64, node: &BasicNode, lane: Lane) -> Peer {
         self.lines.learn([(&id, &node.addr)]);
-        Peer { cluster: self.cluster.clone(), from: self.member, to: id, lane, lines: self.lines.clone() }
+        Peer { gate: self.gate.clone(), to: id, lane, lines: self.lines.clone() }
     }
 }
 
@@ -152,8 +152,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 /// A client for one member.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    cluster: String,
-    from: u64,
+    gate: Arc<Gate>,
     to: u64,
     lane: Lane,
     lines: Arc<Lines>,
@@ -161,11 +160,10 @@ pub(crate) struct Peer {
 
 impl Peer {
     fn client(&self) -> Result<RaftServiceClient<Channel>, RpcError> {
+        if !self.gate.is_open() {
+            return Err(unreachable(self.to, "this member does not take part yet"));
+        }
         self.lines.client(self.to, self.lane).map_err(|reason| unreachable(self.to, reason))
-    }
-
-    fn envelope(&self, payload: Vec<u8>) -> RaftEnvelope {
-        RaftEnvelope { cluster: self.cluster.clone(), from: self.from, to: self.to, payload }
     }
 
     /// A request with one answer.
@@ -182,12 +180,13 @@ impl Peer {
     {
         let deadline = option.soft_ttl();
         let payload = encode(request).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
-        let mut request = Request::new(self.envelope(payload));
+        let mut request = Request::new(self.gate.envelope(self.to, payload));
         request.set_timeout(deadline);
         let answer = timeout(deadline, send(self.client()?, request)).await;
-        let answer =
-            answer.map_err(|_| silent(self.to, deadline))?.map_err(|status| failed(self.to, &status))?;
-        decode(&answer.into_inner().payload).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+        let answer = answer
+            .map_err(|_| silent(self.to, deadline))?
+            .map_err(|status| failed(&self.gate, self.to, &status))?;
+        opened(&self.gate, self.to, &answer.into_inner())
     }
 }
 
@@ -246,17 +245,17 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         Box::pin(async move {
             let deadline = option.soft_ttl().max(LEAST_DEADLINE);
             let mut client = self.client()?;
-            let (cluster, from, to) = (self.cluster.clone(), self.from, self.to);
-            let (requests, answers) = append_stream::split(input, move |payload| RaftEnvelope {
-                cluster: cluster.clone(),
-                from,
-                to,
-                payload,
+            let (gate, to) = (self.gate.clone(), self.to);
+            let (requests, answers) = append_stream::split(input, {
+                let gate = gate.clone();
+                move |payload| gate.envelope(to, payload)
             });
             let opened = timeout(deadline, client.stream_append(requests)).await;
-            let incoming =
-                opened.map_err(|_| silent(to, deadline))?.map_err(|status| failed(to, &status))?.into_inner();
-            Ok(answers.read(to, incoming).boxed() as BoxStream<'s, _>)
+            let incoming = opened
+                .map_err(|_| silent(to, deadline))?
+                .map_err(|status| failed(&gate, to, &status))?
+                .into_inner();
+            Ok(answers.read(gate, to, incoming).boxed() as BoxStream<'s, _>)
         })
     }
 
@@ -275,24 +274,23 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             checksum: checksum(SnapshotHeader::KEY, &snapshot.snapshot),
         };
         let payload = encode(&header).map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
-        let first = SnapshotPart { part: Some(Part::Header(self.envelope(payload))) };
+        let first = SnapshotPart { part: Some(Part::Header(self.gate.envelope(self.to, payload))) };
         let parts = stream::once(async { first }).chain(stream::iter(parts(snapshot.snapshot)));
         let mut client = self.client()?;
-        let to = self.to;
+        let (gate, to) = (self.gate.clone(), self.to);
         let transfer = timeout(deadline, client.install_snapshot(parts));
         match futures::future::select(Box::pin(transfer), Box::pin(cancel)).await {
             Either::Left((answer, _)) => {
                 let answer =
-                    answer.map_err(|_| silent(to, deadline))?.map_err(|status| failed(to, &status))?;
-                decode(&answer.into_inner().payload)
-                    .map_err(|error| StreamingError::Network(NetworkError::new(&error)))
+                    answer.map_err(|_| silent(to, deadline))?.map_err(|status| failed(&gate, to, &status))?;
+                Ok(opened(&gate, to, &answer.into_inner())?)
             }
             Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
         }
     }
 }
 
-fn connect(address: &str) -> Result<Channel, String> {
+pub(super) fn connect(address: &str) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| format!("{address:?} is not an address: {error}"))?;
     Ok(endpoint
@@ -317,7 +315,18 @@ fn unreachable(member: u64, reason: impl std::fmt::Display) -> RpcError {
     RPCError::Unreachable(Unreachable::from_string(format!("member {member}: {reason}")))
 }
 
-pub(crate) fn failed(member: u64, status: &Status) -> RpcError {
+/// Reads an answer, if the memory it was given from is the member's.
+pub(crate) fn opened<A: DeserializeOwned>(
+    gate: &Gate,
+    member: u64,
+    answer: &RaftAnswer,
+) -> Result<A, RpcError> {
+    gate.pass(member, answer.passport.as_ref()).map_err(|status| unreachable(member, status.message()))?;
+    decode(&answer.payload).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+}
+
+pub(crate) fn failed(gate: &Gate, member: u64, status: &Status) -> RpcError {
+    gate.heed(status);
     unreachable(member, format_args!("{:?}: {}", status.code(), status.message()))
 }
 

@@ -1,6 +1,6 @@
 //! One member of the cluster, running.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use openraft::{
     BasicNode, ReadPolicy,
@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     config::{RaftOptions, library_config},
     error::{Member, OpenError, ProposeError, ReadError, no_majority_within},
+    gate::Gate,
     network::Network,
     service::RaftService,
     status::{FatalReason, Published, RaftStatus, Role, publish},
     types::{Applied, Raft, Response},
 };
-use crate::store::{MAX_COMMAND_BYTES, Store, StoreError, StoreHandle, codec::encode};
+use crate::store::{MAX_COMMAND_BYTES, Store, StoreError, StoreHandle, codec::encode, forget_predecessors};
 
 /// How long closing the data folder may take after the last write.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(20);
@@ -33,6 +34,7 @@ pub struct RaftNode {
 pub(super) struct Inner {
     pub(super) options: RaftOptions,
     pub(super) raft: Raft,
+    pub(super) gate: Arc<Gate>,
     storage: StoreHandle,
     published: Published,
     unread: watch::Sender<Option<Arc<StoreError>>>,
@@ -74,16 +76,38 @@ impl RaftNode {
             tokio::task::spawn_blocking(open).await.map_err(|error| OpenError::Start(error.to_string()))??
         };
         let (storage, failure, closed) = (store.machine.handle(), store.log.failure(), store.closed());
-        let network = Network::new(options.cluster.clone(), options.member);
+        let Store { log, machine, roll, mut members, predecessors, last, .. } = store;
+        let gate = Arc::new(Gate::new(
+            options.cluster.clone(),
+            options.member,
+            roll,
+            last,
+            options.initial_members.is_empty(),
+        ));
+        if let Some(predecessors) = predecessors {
+            succeed(&gate, &members, predecessors, &options.data_folder).await?;
+        }
+        let network = Network::new(gate.clone());
         let (lines, unread) = (network.lines(), watch::Sender::new(None));
-        let Store { log, machine, .. } = store;
+        if members.is_empty() {
+            members.clone_from(&options.initial_members);
+        }
+        members.remove(&options.member);
         let raft = Raft::new(options.member, config, network, log, machine)
             .await
             .map_err(|error| OpenError::Start(error.to_string()))?;
-        found_cluster(&raft, &options.initial_members).await?;
-        let published = publish(raft.metrics(), failure, unread.subscribe(), lines);
+        let published = publish(raft.metrics(), failure, unread.subscribe(), gate.refused(), lines);
         let closing = CancellationToken::new();
-        Ok(RaftNode { inner: Arc::new(Inner { options, raft, storage, published, unread, closing, closed }) })
+        let founders = options.initial_members.clone();
+        let inner = Inner { options, raft, gate, storage, published, unread, closing, closed };
+        let node = RaftNode { inner: Arc::new(inner) };
+        if members.is_empty() {
+            node.enter(&members, &founders).await?;
+        } else {
+            // The others can only answer once this one is served, as they may be asking it.
+            tokio::spawn(node.clone().enter_among(members, founders));
+        }
+        Ok(node)
     }
 
     /// The gRPC service that the other members call. Its server should send HTTP/2 keep-alives.
@@ -94,8 +118,40 @@ impl RaftNode {
             self.id(),
             inner.raft.clone(),
             inner.unread.clone(),
+            inner.gate.clone(),
             inner.closing.clone(),
         )
+    }
+
+    /// Passes the gate, and founds the cluster unless it exists.
+    async fn enter(
+        &self,
+        others: &BTreeMap<u64, String>,
+        founders: &BTreeMap<u64, String>,
+    ) -> Result<(), OpenError> {
+        self.inner.gate.admit(others, !founders.is_empty()).await;
+        if !self.inner.gate.is_open() {
+            return Ok(());
+        }
+        found_cluster(&self.inner.raft, founders).await
+    }
+
+    async fn enter_among(self, others: BTreeMap<u64, String>, founders: BTreeMap<u64, String>) {
+        // Cancel-safe: a member that stops while it asks has promised nothing.
+        let entered = tokio::select! {
+            () = self.inner.closing.cancelled() => return,
+            entered = self.enter(&others, &founders) => entered,
+        };
+        if let Err(error) = entered
+            && !self.inner.closing.is_cancelled()
+        {
+            self.inner.gate.refuse(error.to_string());
+        }
+    }
+
+    /// Which cluster of its name this is: 0 if it was founded, another number if it was restored from a backup.
+    pub fn era(&self) -> u64 {
+        self.inner.gate.era()
     }
 
     /// This member's id.
@@ -201,6 +257,22 @@ impl RaftNode {
     pub fn is_stopped(&self) -> bool {
         self.inner.published.status.borrow().role == Role::Stopped
     }
+}
+
+/// Looks for the members of the cluster from whose backup this one was made, before anything else is done.
+async fn succeed(
+    gate: &Gate,
+    members: &BTreeMap<u64, String>,
+    mut predecessors: BTreeMap<u64, String>,
+    folder: &Path,
+) -> Result<(), OpenError> {
+    // At its own address there is nobody else.
+    predecessors.retain(|_, address| !members.values().any(|own| own == address));
+    let alive = gate.living(&predecessors).await;
+    if !alive.is_empty() {
+        return Err(OpenError::PredecessorLives { alive });
+    }
+    Ok(forget_predecessors(folder)?)
 }
 
 /// Founds the cluster unless it exists. All members may do this at once with the same list, since the entry they write is

@@ -87,28 +87,32 @@ pub(crate) struct Published {
     pub(crate) fatal: watch::Receiver<FatalReason>,
 }
 
-/// Follows the library's metrics and the disk until the member is shut down.
+/// Follows the library's metrics, the disk and the gate until the member is shut down.
 pub(crate) fn publish(
     mut metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
     mut disk: watch::Receiver<Option<Arc<StoreError>>>,
     mut unread: watch::Receiver<Option<Arc<StoreError>>>,
+    mut refused: watch::Receiver<Option<String>>,
     lines: Arc<Lines>,
 ) -> Published {
     let first = RaftStatus::from_metrics(&metrics.borrow_watched());
     let (status, status_seen) = watch::channel(first);
     let (fatal, fatal_seen) = watch::channel(None);
     tokio::spawn(async move {
-        let (mut disk_open, mut unread_open) = (true, true);
+        let (mut disk_open, mut unread_open, mut refusal_open) = (true, true, true);
         loop {
             // Cancel-safe: all arms only wait for a change.
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { break },
                 changed = disk.changed(), if disk_open => disk_open = changed.is_ok(),
                 changed = unread.changed(), if unread_open => unread_open = changed.is_ok(),
+                changed = refused.changed(), if refusal_open => refusal_open = changed.is_ok(),
             }
             let metrics = metrics.borrow_and_update().clone();
             let stored = disk.borrow().clone().or_else(|| unread.borrow().clone());
+            let refusal = refused.borrow().clone();
             let reason = match (stored, &metrics.running_state) {
+                _ if refusal.is_some() => refusal,
                 // The cause, where the library only knows its effect.
                 (Some(error), _) => Some(with_sources(&*error)),
                 (None, Err(Fatal::Stopped) | Ok(())) => None,

@@ -3,7 +3,7 @@
 //! The database may open without complaint after it lost its end, its middle or an update. Every record is read, the log
 //! must be without holes and in order, and nothing may be missing of what the marker says was acknowledged.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use openraft::EntryPayload;
 use soloist_core::command::FIRST_LEVEL;
@@ -17,7 +17,7 @@ use super::{
 use crate::raft::types::{LogId, Vote};
 
 /// What a sound database holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// The vote.
     pub(crate) vote: Option<Vote>,
@@ -27,6 +27,8 @@ pub(crate) struct Contents {
     pub(crate) last: Option<LogId>,
     /// The highest feature level of an entry, with its index; the lowest level there is if there is no entry.
     pub(crate) level: (u32, u64),
+    /// The members that the last change of them in the log names, with their addresses.
+    pub(crate) members: Option<BTreeMap<u64, String>>,
 }
 
 impl Contents {
@@ -48,13 +50,18 @@ pub(crate) fn check(disk: &Disk, mark: Mark, folder: &Path) -> Result<Contents, 
     // What the log says about the index of the marker's last entry.
     let mut at_mark = None;
     let mut level = (FIRST_LEVEL, 0);
+    let mut members = None;
     for entry in disk.entries(..) {
         let entry = entry?;
         let id = entry.log_id;
-        if let EntryPayload::Normal(command) = &entry.payload
-            && command.feature_level > level.0
-        {
-            level = (command.feature_level, id.index);
+        match &entry.payload {
+            EntryPayload::Normal(command) if command.feature_level > level.0 => {
+                level = (command.feature_level, id.index);
+            }
+            EntryPayload::Membership(found) => {
+                members = Some(found.nodes().map(|(id, node)| (*id, node.addr.clone())).collect());
+            }
+            EntryPayload::Normal(_) | EntryPayload::Blank => {}
         }
         let expected = last.map_or(0, |last| last.index + 1);
         if id.index != expected {
@@ -93,12 +100,12 @@ pub(crate) fn check(disk: &Disk, mark: Mark, folder: &Path) -> Result<Contents, 
             ));
         }
     }
-    Ok(Contents { vote, purged, last, level })
+    Ok(Contents { vote, purged, last, level, members })
 }
 
 #[cfg(test)]
 mod tests {
-    use openraft::{EntryPayload, entry::RaftEntry};
+    use openraft::entry::RaftEntry;
 
     use super::*;
     use crate::{

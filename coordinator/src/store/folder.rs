@@ -3,6 +3,7 @@
 //! ```text
 //! identity     cluster name and member id, written once
 //! lock         held while a process has the folder open
+//! roll         which store this is, and which stores of others it has met (see `roll`)
 //! marker       what was acknowledged: last log id and vote (see `marker`)
 //! log/         the log database
 //! snapshots/   the newest snapshot (see `snapshot`)
@@ -23,7 +24,10 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::error::{Damage, StoreError};
+use super::{
+    error::{Damage, StoreError},
+    roll::Roll,
+};
 
 const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
@@ -57,6 +61,11 @@ struct Identity {
 impl Folder {
     /// Creates the folder if there is none, locks it, and checks its owner.
     pub(crate) fn open(path: &Path, cluster: &str, member: u64) -> Result<Folder, StoreError> {
+        Folder::open_in(path, cluster, member, 0)
+    }
+
+    /// The same; one that is made belongs to this era of the cluster.
+    pub(crate) fn open_in(path: &Path, cluster: &str, member: u64, era: u64) -> Result<Folder, StoreError> {
         let missing = path.ancestors().take_while(|folder| !folder.exists()).count();
         fs::create_dir_all(path).map_err(StoreError::io("create data folder", path))?;
         let lock = lock(path)?;
@@ -65,6 +74,7 @@ impl Folder {
             None => {
                 // Before anything is in it: a folder whose own name a power cut takes away would begin again as a new one.
                 sync_parents(path, missing.max(1))?;
+                Roll::create(path, era)?;
                 write_durably(path, IDENTITY, &identity_text(&wanted, path)?)?;
             }
             Some(found) if found.format > FORMAT => {

@@ -3,6 +3,7 @@
 //! It lives in memory. On the disk are the newest snapshot and the log behind it, from which it is built again.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{Arc, RwLock},
     time::Duration,
@@ -41,6 +42,12 @@ impl StoreHandle {
     pub fn read<R>(&self, f: impl FnOnce(&State, u64) -> R) -> R {
         let replica = self.shared.replica.read().expect(POISONED);
         f(&replica.state, replica.index())
+    }
+
+    /// A copy of the state, with index and term of the last entry that it includes.
+    pub(crate) fn copy(&self) -> (State, u64, u64) {
+        let replica = self.shared.replica.read().expect(POISONED);
+        (replica.state.clone(), replica.index(), replica.last.map_or(0, |last| last.leader_id.term))
     }
 
     /// The index of the last applied entry, as it changes. A value seen here is included in every later
@@ -143,6 +150,12 @@ impl<P: SnapshotPlace> Machine<P> {
         self.max_level = max;
         let level = self.shared.replica.read().expect(POISONED).state.level;
         follow("the state", Some(level), max)
+    }
+
+    /// The members that the state knows, with their addresses.
+    pub(crate) fn members(&self) -> BTreeMap<u64, String> {
+        let replica = self.shared.replica.read().expect(POISONED);
+        replica.membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect()
     }
 
     /// Read access to the state.

@@ -6,7 +6,7 @@ mod fence;
 pub(crate) mod gone;
 mod holder;
 mod node;
-mod operation;
+pub(crate) mod operation;
 mod policy;
 pub(crate) mod sign;
 mod timer;
@@ -19,6 +19,7 @@ use crate::ids::{FleetId, Generation, OperationId, Token};
 use crate::journal::Journal;
 use crate::policy::EVENTS_MAX;
 use crate::reject::Rejection;
+use crate::restore::{self, resume};
 use crate::rule::Rule;
 use crate::state::{Fleet, State};
 use crate::time::Time;
@@ -184,6 +185,9 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> Outcome {
         Command::Unfence { fleet, node, heard, by } => in_fleet(state, fleet, now, |id, found, journal| {
             fence::unfence(id, found, node, heard, by, now, journal)
         }),
+        Command::Resume { fleet, by, reason } => {
+            in_fleet(state, fleet, now, |id, found, journal| resume(id, found, by, reason, now, journal))
+        }
         Command::Timer { fleet, timer } => {
             in_fleet(state, fleet, now, |_, found, journal| Ok(timer::ring(found, timer, now, journal)))
         }
@@ -232,6 +236,7 @@ fn on_fleet(
     let mut journal = Journal::new(now.index, now.time, now.wall_ms);
     let reply = work(fleet, &mut journal);
     fence::settle(fleet, now, &mut journal);
+    restore::settle(fleet, &mut journal);
     advance(fleet, now, &mut journal);
     evidence::note(fleet, now);
     let events = journal.into_events();

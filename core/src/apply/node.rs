@@ -25,7 +25,9 @@ pub(super) fn enrol(state: &mut State, id: &FleetId, policy: &Policy) -> Result<
     if state.fleets.len() >= FLEETS_MAX {
         return Err(Rejection::Full { what: "fleets".into(), max: FLEETS_MAX as u64 });
     }
-    state.fleets.insert(id.clone(), Fleet { policy: policy.clone(), ..Fleet::default() });
+    // In a cluster that comes from a backup it may have been there before, and be in the middle of something.
+    let fleet = Fleet { policy: policy.clone(), restored: state.restored, ..Fleet::default() };
+    state.fleets.insert(id.clone(), fleet);
     Ok(())
 }
 

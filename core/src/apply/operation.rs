@@ -14,11 +14,12 @@ use crate::journal::Journal;
 use crate::operation::{Bring, Course, Operation, Request, Status, Step};
 use crate::policy::{QUEUE_MAX, TEXT_MAX};
 use crate::reject::Rejection;
+use crate::restore::looked_at;
 use crate::rule::Rule;
 use crate::state::{Fleet, Lock};
 use crate::upgrade::RELEASE;
 
-pub(super) fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     text.chars().take(TEXT_MAX).collect()
 }
 
@@ -42,6 +43,7 @@ pub(super) fn submit(
             max: QUEUE_MAX as u64,
         });
     }
+    looked_at(id, fleet)?;
     acceptable(id, fleet, request)?;
     thawed(id, fleet, request, now.time)?;
     journal.operation(name, EventKind::Submitted(format!("{request} by {}", clip(&submission.by))));

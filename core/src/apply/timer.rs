@@ -83,7 +83,14 @@ pub(super) fn ring(fleet: &mut Fleet, timer: &Timer, now: Now, journal: &mut Jou
                 return Reply::Unchanged;
             };
             if may_leave_out(operation) {
-                return leave_out(fleet, id, nodes, "out of contact", journal);
+                let reply = leave_out(fleet, id, nodes, "out of contact", journal);
+                // It waits for a start that begins when it is heard again, be that before the operation ends or after.
+                for node in nodes {
+                    if let Some(node) = fleet.nodes.get_mut(node) {
+                        node.returned = true;
+                    }
+                }
+                return reply;
             }
             let Some(operation) = fleet.operation_mut(id) else { return Reply::Unchanged };
             operation.absent.clone_from(nodes);

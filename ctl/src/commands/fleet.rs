@@ -1,18 +1,27 @@
 //! `soloist fleet`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Subcommand;
 use serde::Serialize;
 use soloist_core::{ids::FleetId, policy::Policy};
 use soloist_proto::{convert::nested, v1};
+use tokio::time::{Instant, sleep};
 
 use crate::{
+    client::ClusterStub,
     commands::{Context, me},
     error::{CtlError, Kind, Result},
     policy_file,
     render::{Fresh, policy, status},
 };
+
+/// How long a change waits for a leader, and how often it asks.
+const ELECTION: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Look at what is wanted of the fleet, or change it: lengths of time, checks, backups
 #[derive(Debug, clap::Args)]
@@ -34,6 +43,12 @@ enum Command {
         dry_run: bool,
         /// Why; kept with the event
         #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let it go on after its coordinators were restored from a backup, when nothing of what was under way goes on
+    Resume {
+        /// What you have looked at; kept with the event
+        #[arg(long)]
         reason: String,
     },
 }
@@ -62,8 +77,20 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let fleet = context.fleet().await?;
     match args.command {
         Command::Show => show(context, &fleet).await,
+        Command::Resume { reason } => resume(context, &fleet, reason).await,
         Command::Apply { file, dry_run, reason } => apply(context, fleet, &file, dry_run, reason).await,
     }
+}
+
+async fn resume(context: &Context, fleet: &FleetId, reason: String) -> Result<()> {
+    let request = v1::ResumeRequest { fleet: fleet.to_string(), by: me(), reason };
+    let ask = |mut stub: ClusterStub| {
+        let request = request.clone();
+        async move { stub.resume(request).await }
+    };
+    context.client.call_cluster(ask).await?;
+    let text = format!("fleet {fleet} goes on as soon as its agents have taken note\n");
+    context.ui.data(&serde_json::json!({ "resumed": fleet }), || text)
 }
 
 async fn show(context: &Context, fleet: &FleetId) -> Result<()> {
@@ -81,7 +108,15 @@ async fn apply(context: &Context, fleet: FleetId, file: &Path, dry_run: bool, re
     let text = std::fs::read_to_string(file)
         .map_err(|error| CtlError::new(Kind::Usage, format!("cannot read {}: {error}", file.display())))?;
     let wanted = policy_file::read(file, &text)?;
-    let (found, seen, fresh) = get(context, &fleet).await?;
+    // An election lasts about a second; nobody should have to ask again because of it.
+    let end = Instant::now() + ELECTION;
+    let (found, seen, fresh) = loop {
+        let got = get(context, &fleet).await?;
+        if !got.2.stale || Instant::now() >= end {
+            break got;
+        }
+        sleep(PAUSE).await;
+    };
     if fresh.stale {
         let text = format!("the policy may have been changed meanwhile: {}", fresh.reason);
         return Err(CtlError::new(Kind::Unavailable, text));

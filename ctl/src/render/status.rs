@@ -31,6 +31,16 @@ pub fn fleet(view: &FleetView, fresh: &Fresh) -> String {
         ("lock", lock(&view.lock, request)),
         ("answer", answer(fresh)),
     ]));
+    if let Some(restored) = &view.restored {
+        let at = clock::local(restored.wall_ms);
+        let next = if restored.resumed {
+            "resumed, and goes on when every agent has taken note"
+        } else {
+            "agents are told nothing until: soloist fleet resume"
+        };
+        let what = format!("from a backup of the coordinators of {at}; {next}");
+        text.push_str(&facts(&[("restored", what)]));
+    }
     if let Some(freeze) = &view.freeze {
         let until = clock::local(freeze.until_wall_ms);
         text.push_str(&facts(&[("frozen", format!("until {until} by {}: {}", freeze.by, freeze.reason))]));

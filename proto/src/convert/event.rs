@@ -46,6 +46,7 @@ fn kind(kind: &EventKind) -> &'static str {
         EventKind::Traffic(_) => "traffic",
         EventKind::Freeze(_) => "freeze",
         EventKind::Stale(_) => "stale",
+        EventKind::Restored(_) => "restored",
         EventKind::CutOff(_) => "cut_off",
         EventKind::Assumed(_) => "assumed",
         EventKind::Fence(_) => "fence",

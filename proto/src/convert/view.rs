@@ -6,6 +6,7 @@ use soloist_core::{
     condition::Wait,
     ids::{MachineId, Token, Version},
     preview::PlannedStep,
+    restore::Restored,
     state::{DatabaseRecord, Desired, Freeze},
     time::{Millis, Time},
     view::{FleetView, LockView, NodeView, OperationView, OutageView, StepView},
@@ -62,6 +63,11 @@ impl From<FleetView> for v1::FleetView {
             policy_version: view.policy_version,
             balancers: view.balancers.into_iter().map(Into::into).collect(),
             freeze: view.freeze.map(Into::into),
+            restored: view.restored.map(|Restored { index, wall_ms, resumed }| v1::Restored {
+                index,
+                wall_ms,
+                resumed,
+            }),
         }
     }
 }
@@ -82,6 +88,11 @@ impl TryFrom<v1::FleetView> for FleetView {
             policy_version: view.policy_version,
             balancers: each("balancers", view.balancers)?,
             freeze: maybe("freeze", view.freeze)?,
+            restored: view.restored.map(|v1::Restored { index, wall_ms, resumed }| Restored {
+                index,
+                wall_ms,
+                resumed,
+            }),
         })
     }
 }

@@ -396,6 +396,7 @@ pub(crate) fn fleet_view() -> FleetView {
             stale: vec!["@nocobase/plugin-map is not loaded".into()],
             stale_wall_ms: Some(13),
         }],
+        restored: None,
         freeze: Some(Freeze { by: "kim".into(), reason: "fair".into(), until: Time(7), until_wall_ms: 8 }),
         balancers: vec![BalancerView {
             node: node("lb"),

@@ -1,6 +1,6 @@
 //! People and programs that use the fleet: they ask, confirm, hold, abort, retry, and start apps by hand.
 
-use soloist_core::ids::{OperationId, Token};
+use soloist_core::ids::{NodeId, OperationId, Token};
 use soloist_core::operation::{HoldMode, Request};
 
 /// A client that has asked for an operation.
@@ -22,6 +22,8 @@ pub(crate) struct Client {
 pub(crate) struct Work {
     pub(crate) token: Token,
     pub(crate) mode: HoldMode,
+    /// The node that may run meanwhile.
+    pub(crate) solo: Option<NodeId>,
     /// When the work is done.
     pub(crate) until: u64,
     /// The holder's own deadline, by true time: sending time of the last answered renewal plus the lease.

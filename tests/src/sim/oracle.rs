@@ -50,6 +50,12 @@ impl Oracle {
         }
     }
 
+    /// The members of before are gone, and with them what waited for quiet, and when the fleet was healed.
+    pub(crate) fn members_are_lost(&mut self) {
+        self.quiet = None;
+        self.healed = None;
+    }
+
     pub(crate) fn renewed(&mut self, now: u64) {
         self.last_renewal = now;
     }
@@ -229,7 +235,9 @@ impl Oracle {
                     operation.request.goes_back()
                         || matches!(operation.request, Request::Start { install: true, .. })
                 });
-                if !asked {
+                // What the coordinators that were lost had given may be used until the fleet is resumed: nothing else begins before.
+                let inherited = fleet.restored.is_some();
+                if !asked && !inherited {
                     return Err(format!("{} installs although no operation asked for it", host.name));
                 }
                 let unsaved = current.is_some_and(|operation| {

@@ -1,9 +1,11 @@
 //! Machines that are gone: what a person says of them, and nodes that leave the fleet.
 
 use soloist_core::assignment::{AppState, Run};
-use soloist_core::command::Role;
+use soloist_core::command::{Role, Timer};
 use soloist_core::condition::standing;
+use soloist_core::due::{Contact, due};
 use soloist_core::operation::{HoldMode, Request, Status, Step};
+use soloist_core::time::Time;
 use soloist_core::{Command, Rejection, Reply};
 
 use super::log::{Log, fleet, name, running};
@@ -114,4 +116,63 @@ fn a_load_balancer_is_forgotten_when_it_is_said_to_be_off() {
     let remove = log.submit("rm", Request::Remove { node: name("lb") });
     assert_eq!(log.operation(&remove).status, Status::Succeeded);
     assert!(log.state.fleets[&fleet()].balancers.is_empty());
+}
+
+/// An operation would bring node-2 back, and leaves it out, as it is out of contact.
+fn left_out_at_the_end() -> Log {
+    let mut log = running();
+    log.state.fleets.get_mut(&fleet()).expect("it is there").active = true;
+    let hold = log.submit("hold", Request::Hold { mode: HoldMode::Solo, on: Some(name("node-1")) });
+    for _ in 0..6 {
+        if log.operation(&hold).step() != Some(&Step::Released) {
+            log.report("node-1", AppState::Serving);
+            let stops = log.state.fleets[&fleet()].nodes[&name("node-2")].assignment.spec.run == Run::Stop;
+            log.report("node-2", if stops { AppState::Stopped } else { AppState::Serving });
+        }
+    }
+    let token = log.operation(&hold).token.expect("it has the lock");
+    let (id, operation) = (fleet(), hold.clone());
+    assert!(log.push(Command::Renew { fleet: id, operation, token }).is_ok());
+    let (id, operation, outcome) = (fleet(), hold.clone(), "done".to_owned());
+    assert!(log.push(Command::Release { fleet: id, operation, token, outcome }).is_ok());
+    let waits_for_it = |log: &Log| matches!(log.operation(&hold).step(), Some(Step::Serving { nodes, .. }) if nodes.contains(&name("node-2")));
+    for _ in 0..6 {
+        if !waits_for_it(&log) {
+            log.report("node-1", AppState::Serving);
+        }
+    }
+    assert!(waits_for_it(&log), "{:?}", log.operation(&hold));
+    let timer = Timer::Absent(hold.clone(), log.operation(&hold).cursor, vec![name("node-2")]);
+    assert!(log.push(Command::Timer { fleet: fleet(), timer }).is_ok());
+    log.report("node-1", AppState::Serving);
+    assert_eq!(log.operation(&hold).status, Status::Succeeded, "{:?}", log.operation(&hold));
+    assert!(log.operation(&hold).left_out.contains_key(&name("node-2")));
+    log
+}
+
+#[test]
+fn a_node_that_was_out_of_contact_at_the_end_of_an_operation_is_started_when_it_is_heard() {
+    let mut log = left_out_at_the_end();
+    let now = Time(log.index * 10);
+    let starts = |log: &Log, contact: &Contact| {
+        due(&log.state, contact, now)
+            .iter()
+            .any(|command| matches!(command, Command::Timer { timer: Timer::AutoStart, .. }))
+    };
+    let mut contact = Contact::default();
+    contact.hear(&fleet(), &name("node-1"), now);
+    assert!(
+        !starts(&log, &contact),
+        "nobody is started who does not answer: that would begin again and again"
+    );
+    contact.hear(&fleet(), &name("node-2"), now);
+    assert!(starts(&log, &contact));
+    assert!(log.push(Command::Timer { fleet: fleet(), timer: Timer::AutoStart }).is_ok());
+    for _ in 0..3 {
+        log.report("node-1", AppState::Serving);
+        log.report("node-2", AppState::Serving);
+    }
+    let node = &log.state.fleets[&fleet()].nodes[&name("node-2")];
+    assert!(node.admitted && node.assignment.spec.run == Run::Plain, "{node:?}");
+    assert!(!starts(&log, &contact), "once is enough");
 }

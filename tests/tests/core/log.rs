@@ -94,6 +94,15 @@ impl Log {
         assert!(self.push(report).is_ok());
     }
 
+    /// The node's agent tells what it sees, and has not been given its assignment yet.
+    pub(crate) fn report_seen_late(&mut self, node: &str, app: AppState) {
+        let known = &self.state.fleets[&fleet()].nodes[&name(node)];
+        let (incarnation, sequence) = (known.incarnation, known.sequence + 1);
+        let observed = Box::new(Observed { app, ..Observed::default() });
+        let report = Command::Report { fleet: fleet(), node: name(node), incarnation, sequence, observed };
+        assert!(self.push(report).is_ok());
+    }
+
     /// The balancer's agent acknowledges what it is assigned; it does that, or says why it cannot.
     pub(crate) fn steer(&mut self, balancer: &str, unsteered: Option<&str>) {
         let known = &self.state.fleets[&fleet()].balancers[&name(balancer)];

@@ -4,6 +4,7 @@ mod fence;
 mod gone;
 mod holder;
 mod log;
+mod restored;
 mod single;
 
 use soloist_core::assignment::{AppState, Observed, Run, TaskPhase, TaskResult};

@@ -1,9 +1,11 @@
 //! `soloist cluster`: the coordinators' own cluster. One file per command.
 
 mod add;
+mod backup;
 mod finalize;
 mod relocate;
 mod remove;
+mod restore;
 mod status;
 mod transfer;
 
@@ -12,7 +14,7 @@ use soloist_proto::v1;
 
 use crate::{commands::Context, error::Result};
 
-/// Look at the coordinators, and let members come, go, move and lead
+/// Look at the coordinators, let members come, go, move and lead, and back their state up
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -27,6 +29,8 @@ enum Command {
     Transfer(transfer::Args),
     Move(relocate::Args),
     Finalize(finalize::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
 }
 
 /// Looks at the cluster or changes it.
@@ -38,6 +42,8 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         Command::Transfer(args) => transfer::run(args, context).await,
         Command::Move(args) => relocate::run(args, context).await,
         Command::Finalize(args) => finalize::run(args, context).await,
+        Command::Backup(args) => backup::run(args, context).await,
+        Command::Restore(args) => restore::run(&args, context),
     }
 }
 

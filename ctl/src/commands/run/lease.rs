@@ -18,6 +18,8 @@ use crate::{
 
 /// Between two attempts while no coordinator answers.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long accepting a grant is tried while no coordinator can decide.
+const ACCEPT: Duration = Duration::from_secs(60);
 /// Between two looks at whether the lease has come to its margin: a host that slept wakes up late.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
 /// Time to stop the command before the lease ends; less for a short lease.
@@ -58,9 +60,19 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Accepts the grant.
+    /// Accepts the grant. The coordinators may be choosing a leader at this very moment: then it is tried again, as a grant that has
+    /// been withdrawn meanwhile is refused.
     pub(super) async fn accept(client: &Client, fleet: &FleetId, grant: &Grant) -> Result<Lease> {
-        let first = renew(client, fleet, grant).await?;
+        let end = clock::since_boot() + ACCEPT;
+        let first = loop {
+            match renew(client, fleet, grant).await {
+                Err(error) if error.kind == Kind::Unavailable && clock::since_boot() < end => {
+                    client.move_on();
+                    tokio::time::sleep(PAUSE).await;
+                }
+                result => break result?,
+            }
+        };
         let (to, standing) = watch::channel(first);
         let task = tokio::spawn(keep(client.clone(), fleet.clone(), grant.clone(), to));
         Ok(Lease { standing, task })

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use soloist_core::State;
 use soloist_core::command::Role;
 use soloist_core::fence::Fences;
 use soloist_core::ids::Incarnation;
@@ -21,6 +20,7 @@ impl World {
     }
 
     pub(super) fn mischief(&mut self) {
+        self.lose_members();
         if self.harm(2) {
             let member = self.chance.index(self.members.len());
             match self.chance.between(0, 4) {
@@ -58,7 +58,7 @@ impl World {
         for member in 0..self.members.len() {
             if !self.members[member].up && self.now >= self.members[member].stalled_until {
                 self.members[member].up = true;
-                self.members[member].state = State::default();
+                self.members[member].state = self.restores_of.origin.clone();
                 self.members[member].applied = 0;
             }
         }
@@ -265,7 +265,7 @@ impl World {
         for member in &mut self.members {
             if !member.up {
                 member.up = true;
-                member.state = State::default();
+                member.state = self.restores_of.origin.clone();
                 member.applied = 0;
             }
             member.stalled_until = 0;

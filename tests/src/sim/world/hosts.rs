@@ -7,6 +7,7 @@ use soloist_core::assignment::{Needs, Observed, RunMode, TaskPhase, TaskResult};
 use soloist_core::command::{Registration, Role};
 use soloist_core::ids::{Generation, Launch};
 use soloist_core::operation::PluginChange;
+use soloist_core::restore::is_served;
 use soloist_core::time::Millis;
 use soloist_core::upgrade::VERIFY;
 
@@ -293,7 +294,8 @@ impl World {
                 .assignment
                 .as_ref()
                 .map_or(Generation(0), |assignment| assignment.generation);
-            let behind = current.is_some_and(|node| node.assignment.generation > have);
+            let served = self.fleet_now().is_some_and(is_served);
+            let behind = served && current.is_some_and(|node| node.assignment.generation > have);
             let since = self.waits.entry((at, member)).or_insert(now);
             if !behind {
                 *since = now;

@@ -5,6 +5,7 @@ use super::network::Message;
 use soloist_core::command::FEATURE_LEVEL;
 use soloist_core::due::{due, witness};
 use soloist_core::invariants::invariants;
+use soloist_core::restore::is_served;
 use soloist_core::rule::Rule;
 use soloist_core::{Command, Entry, Outcome, apply};
 impl World {
@@ -36,7 +37,7 @@ impl World {
     }
 
     pub(super) fn catch_up(&mut self, at: usize) {
-        let leads = self.leader == Some(at);
+        let (leads, base) = (self.leader == Some(at), self.restores_of.base);
         let member = &mut self.members[at];
         if !member.up || (member.stalled_until > self.now && !leads) {
             return;
@@ -47,7 +48,7 @@ impl World {
                 break;
             }
             member.applied += 1;
-            apply(&mut member.state, member.applied as u64, entry);
+            apply(&mut member.state, base + member.applied as u64, entry);
         }
     }
 
@@ -95,7 +96,7 @@ impl World {
         let wall_ms = self.members[at].wall(self.now);
         let time = self.members[at].clock.stamp(elapsed, wall_ms).unwrap_or(self.master.now);
         let entry = Entry { time, wall_ms, feature_level: self.master.stamp_level(&command), command };
-        let index = self.log.len() as u64 + 1;
+        let index = self.last_index() + 1;
         self.note(format!("#{index} {entry}"));
         self.log.push((self.now, entry.clone()));
         match &entry.command {
@@ -144,12 +145,13 @@ impl World {
             self.members[at].last_served = self.now;
             let sessions: Vec<_> = self.members[at].sessions.clone().into_iter().collect();
             for (name, (incarnation, registered)) in sessions {
-                let known = registered.is_some_and(|index| self.members[at].applied as u64 >= index);
+                let known = registered
+                    .is_some_and(|index| self.restores_of.base + self.members[at].applied as u64 >= index);
                 if !known && Rule::RegisterFirst.holds() {
                     continue;
                 }
-                let Some(node) =
-                    self.members[at].state.fleets.get(&self.fleet).and_then(|fleet| fleet.agent(&name))
+                let fleet = self.members[at].state.fleets.get(&self.fleet);
+                let Some(node) = fleet.filter(|fleet| is_served(fleet)).and_then(|fleet| fleet.agent(&name))
                 else {
                     continue;
                 };

@@ -10,6 +10,7 @@ mod hosts;
 mod members;
 mod network;
 mod people;
+mod restores;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -31,6 +32,7 @@ use super::{Failure, Summary};
 
 use fences::Fenced;
 use network::Message;
+use restores::Restores;
 
 /// Step of the world's time in milliseconds.
 const STEP: u64 = 20;
@@ -73,6 +75,7 @@ pub struct World {
     tracing: bool,
     waits: BTreeMap<(usize, usize), u64>,
     fenced: Fenced,
+    restores_of: Restores,
     next_id: u64,
     person_next: u64,
     stuck_retries: u32,
@@ -158,6 +161,7 @@ impl World {
             tracing: false,
             waits: BTreeMap::new(),
             fenced,
+            restores_of: Restores::new(seed),
             next_id: 0,
             person_next: 1_500,
             stuck_retries: 0,
@@ -260,8 +264,7 @@ impl World {
             .iter()
             .filter_map(|client| {
                 let work = client.work.as_ref().filter(|work| !work.ended)?;
-                let solo = fleet.operation(&client.operation)?.solo.clone()?;
-                Some((work.token, work.mode, solo))
+                Some((work.token, work.mode, work.solo.clone()?))
             })
             .collect();
         if work.is_empty() {

@@ -63,6 +63,7 @@ impl World {
         }
         self.person_next = self.now + self.chance.between(600, 4_000);
         self.join_anew();
+        self.look()?;
         if self.faults && self.chance.permille(500) {
             self.break_glass();
         } else if self.chance.permille(if self.faults { 50 } else { 500 }) {
@@ -380,7 +381,7 @@ impl World {
         let (Some(token), None, true) = (operation.token, &self.clients[at].work, granted) else {
             return Ok(());
         };
-        let sent = now;
+        let (sent, solo) = (now, operation.solo.clone());
         let renewed = self.propose(Command::Renew { fleet, operation: id, token })?;
         if renewed.is_some_and(|outcome| outcome.reply.is_ok()) {
             let until = now + self.chance.between(500, 12_000);
@@ -389,6 +390,7 @@ impl World {
             self.clients[at].work = Some(Work {
                 token,
                 mode,
+                solo,
                 until,
                 deadline,
                 next_renewal: now + 2_000,

@@ -1,0 +1,109 @@
+//! A small HTTP server behind a door, clients that stall, and one that asks.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, routing::get};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
+
+use super::{Caller, Calls, Door, Terms};
+
+/// Time for anything to happen. Nothing here needs a tenth of it on an idle machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+const CONNECTIONS_MAX: usize = 4;
+
+const LONG: Terms = Terms {
+    port: "test",
+    connections_max: CONNECTIONS_MAX,
+    greeting_max: DEADLINE,
+    greeting_bytes: 0,
+    idle_max: Duration::from_secs(600),
+};
+
+/// Serves `/` at once, and `/slow` once there is a permit.
+async fn serve(terms: Terms) -> (SocketAddr, Arc<Semaphore>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let permits = Arc::new(Semaphore::new(0));
+    let slow = permits.clone();
+    let routes = Router::new()
+        .route("/", get(|| async { "here" }))
+        .route(
+            "/slow",
+            get(async move || slow.acquire().await.map(|permit| permit.forget()).map_or("", |()| "done")),
+        )
+        .layer(Calls)
+        .into_make_service_with_connect_info::<Caller>();
+    tokio::spawn(async move { axum::serve(Door::new(listener, terms), routes).await });
+    (address, permits)
+}
+
+async fn open(at: SocketAddr, head: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Everything that comes until the connection ends.
+async fn rest(mut stream: TcpStream) -> io::Result<String> {
+    let mut text = String::new();
+    timeout(DEADLINE, stream.read_to_string(&mut text)).await.expect("it must end")?;
+    Ok(text)
+}
+
+async fn ask(at: SocketAddr, path: &str) -> io::Result<String> {
+    rest(open(at, &format!("GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n")).await).await
+}
+
+#[tokio::test]
+async fn clients_that_stall_keep_nobody_out() {
+    let (at, _) = serve(LONG).await;
+    let mut stalled = Vec::new();
+    for round in 0..4 * CONNECTIONS_MAX {
+        stalled.push(open(at, "GET / HTTP/1.1\r\nhost: t\r\nx-half: ").await);
+        let answer = ask(at, "/").await.unwrap();
+        assert!(answer.ends_with("here"), "round {round}: {answer}");
+    }
+    // All but the newest went for the others.
+    for stream in stalled.drain(..3 * CONNECTIONS_MAX) {
+        assert_eq!(rest(stream).await.unwrap_or_default(), "", "it is closed without an answer");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_being_answered_stays() {
+    let (at, permits) = serve(LONG).await;
+    let calls: Vec<_> = (0..CONNECTIONS_MAX).map(|_| tokio::spawn(ask(at, "/slow"))).collect();
+    // They are all under way once one more is turned away.
+    let turned_away = async {
+        while ask(at, "/").await.is_ok_and(|answer| !answer.is_empty()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, turned_away).await.unwrap();
+    permits.add_permits(CONNECTIONS_MAX);
+    let mut answered = 0;
+    for call in calls {
+        answered += usize::from(call.await.unwrap().is_ok_and(|answer| answer.ends_with("done")));
+    }
+    assert_eq!(answered, CONNECTIONS_MAX);
+    assert!(ask(at, "/").await.unwrap().ends_with("here"), "there is room again");
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_ends() {
+    let short = Duration::from_millis(100);
+    let (idle, _) = serve(Terms { idle_max: short, ..LONG }).await;
+    for head in ["", "GET / HT", "GET / HTTP/1.1\r\nhost: t\r\n"] {
+        assert_eq!(rest(open(idle, head).await).await.unwrap_or_default(), "");
+    }
+    // It is answered, and ends when nothing follows.
+    let kept = open(idle, "GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
+    assert!(rest(kept).await.unwrap().ends_with("here"));
+    let (greeted, _) = serve(Terms { greeting_max: short, greeting_bytes: 24, ..LONG }).await;
+    assert_eq!(rest(open(greeted, "GET / HTTP/1.1\r\nhost:").await).await.unwrap_or_default(), "");
+}
