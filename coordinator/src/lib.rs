@@ -22,6 +22,9 @@ pub mod config;
 mod contact;
 mod evidence;
 mod grpc;
+#[cfg(test)]
+#[path = "../../proto/tests/hell/mod.rs"]
+mod hell;
 mod history;
 mod http;
 mod leader;

@@ -290,6 +290,31 @@ mod tests {
     }
 
     #[test]
+    fn whatever_the_file_says_is_a_configuration_or_an_error_with_its_place() {
+        let seeds = [
+            "id = 1\ndata = \"d\"\nlisten = \"127.0.0.1:7401\"\nhttp = \"none\"\n[members]\n1 = \"127.0.0.1:7401\"\n",
+            "data = \"d\"\njoin = true\nid = 3\nmax_feature_level = 1\nlog_format = \"json\"\n",
+            "data = \"d\"\n[fleet_defaults]\nlease = \"45s\"\ntask_timeout = 5000\nheal = \"automatic\"\n",
+            "data = \"d\"\nadvertise = \"10.0.0.1:1\"\nmembers = \"1=10.0.0.1:1,2=10.0.0.2:1\"\n",
+        ];
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let name = file.path().to_str().unwrap();
+        let keys: Vec<String> =
+            "id cluster data listen advertise http members join max_feature_level log log_format fleet_defaults key"
+                .split(' ')
+                .map(str::to_owned)
+                .collect();
+        crate::hell::harm_texts(&seeds, |text| {
+            std::fs::write(name, text).unwrap();
+            let Err(error) = load(&["--config", name]) else { return };
+            assert!(!error.problem.is_empty() && error.to_string().chars().count() < 3000, "{error}");
+            // A mistake in TOML has a line; a value that cannot be says of which key it is.
+            let named = |key: &String| error.problem.contains(key) || error.at.contains(key);
+            assert!(error.at.contains(name) || keys.iter().any(named), "{error:?} of {text:?}");
+        });
+    }
+
+    #[test]
     fn members_that_cannot_be_are_refused() {
         let with =
             |member: &str| load(&["--id", "1", "--data", "d", "--member", member]).unwrap_err().problem;

@@ -23,6 +23,8 @@ mod flusher;
 mod folder;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod hostile;
 mod log;
 mod machine;
 mod marker;
