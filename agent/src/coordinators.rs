@@ -10,6 +10,8 @@
 //! The configured ones come first. What was remembered under another configuration is dropped: the operator has said anew
 //! where to look. Losing the file costs nothing while one of the configured ones is still there.
 
+use std::fs::File;
+use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,8 @@ use crate::host::durable;
 const MEMBERS_MAX: usize = 16;
 /// Longest address that is remembered, in bytes.
 const ADDRESS_MAX: usize = 300;
+/// Most of the file that is read, in bytes: many times what can be remembered.
+const FILE_MAX: u64 = 1 << 20;
 
 /// Where the coordinators are.
 #[derive(Debug)]
@@ -48,7 +52,10 @@ impl Coordinators {
     /// The configured ones, and those that are remembered in a data folder.
     pub fn open(folder: &Path, configured: &[String]) -> Coordinators {
         let path = folder.join("coordinators.json");
-        let found = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Memory>(&text).ok());
+        let found = File::open(&path).ok().and_then(|file| {
+            let file = BufReader::new(file.take(FILE_MAX));
+            serde_json::from_reader::<_, Memory>(file).ok()
+        });
         let memory = found.filter(|memory| memory.configured == configured);
         let memory =
             memory.unwrap_or_else(|| Memory { configured: configured.to_owned(), ..Memory::default() });

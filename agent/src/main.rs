@@ -148,7 +148,7 @@ fn main() -> ExitCode {
         return soloist_agent::keeper::main(args);
     }
     let args = Args::parse();
-    let filter = EnvFilter::try_from_env("SOLOIST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("SOLOIST_LOG").unwrap_or_else(|_| EnvFilter::new("info,h2=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let config = match soloist_agent::load(&args.config) {
         Ok(config) => config,

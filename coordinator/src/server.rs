@@ -7,7 +7,7 @@ use soloist_core::policy::Policy;
 use soloist_proto::door::{Caller, Door};
 use tokio::{
     net::TcpListener,
-    sync::Mutex,
+    sync::{Mutex, Semaphore},
     task::{JoinHandle, spawn_blocking},
     time::timeout,
 };
@@ -26,7 +26,7 @@ use crate::{
     notice,
     peers::Peers,
     raft::{HandOver, OpenError, RaftNode, RaftOptions},
-    shared::Shared,
+    shared::{REGISTERING_MAX, Shared},
     store::Archive,
 };
 
@@ -252,6 +252,7 @@ fn shared(
         leadership: Leadership::new(),
         memory: Memory::default(),
         hearing: Hearing::default(),
+        registering: Semaphore::new(REGISTERING_MAX),
         changing: Mutex::default(),
         archive,
         metrics: Metrics::default(),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use soloist_core::{policy::Policy, time::Millis};
 use soloist_proto::errors::{NO_LEADER, Problem};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -21,6 +21,10 @@ use crate::{
 
 /// A leader that no majority has confirmed for so long, and one that was not heard for so long, does not count.
 pub(crate) const LEADER_SILENCE: Duration = Duration::from_secs(3);
+
+/// How many registrations of a member are under way at once. The log takes hundreds of them in the time that an agent waits for its
+/// answer, also on a slow machine.
+pub(crate) const REGISTERING_MAX: usize = 16;
 
 /// What every part of a running coordinator has at hand. Shared behind an `Arc`.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) memory: Memory,
     /// What this member's own sessions have heard.
     pub(crate) hearing: Hearing,
+    /// Places for registrations that are under way.
+    pub(crate) registering: Semaphore,
     /// Held while the cluster's members are changed: one change at a time.
     pub(crate) changing: Mutex<()>,
     /// The other members.

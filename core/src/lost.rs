@@ -2,7 +2,7 @@
 //!
 //! A report from before that moment may be older than the work. So every agent is given a new number then, and what it acknowledges
 //! with that it has seen since: an agent looks over its host between accepting a number and telling of it. A machine that a person
-//! says is off, or that was switched off, runs nothing. What a holder does on a host without an agent of the fleet nobody can see:
+//! has said since is off, or that was switched off, runs nothing. What a holder does on a host without an agent of the fleet nobody can see:
 //! that is the word of whoever takes the lock away.
 
 use crate::advance::Now;
@@ -33,7 +33,9 @@ pub(crate) fn awaits(operation: &Operation, node: &Node) -> bool {
     let Some(sought) = operation.sought.filter(|_| operation.step() == Some(&Step::HolderGone)) else {
         return false;
     };
-    let off = node.assumed.is_some() || around(node, Covers::Machine).is_some();
+    // A machine that was off before may have come back since, and the holder on it, before its agent was heard.
+    let said_since = node.assumed.is_some() && node.stop_evidence.is_some_and(|at| at >= sought);
+    let off = said_since || around(node, Covers::Machine).is_some();
     !off && (works(node) || node.observed.as_ref().is_none_or(|seen| seen.applied < sought))
 }
 

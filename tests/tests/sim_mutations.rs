@@ -55,11 +55,6 @@ fn the_lock_freed_at_abort() {
 }
 
 #[test]
-fn a_lost_holder_counted_as_gone_by_old_reports() {
-    is_noticed(Rule::EndIsProven, &["while the holder"]);
-}
-
-#[test]
 fn an_abort_over_a_lost_holders_work() {
     is_noticed(Rule::EndIsAwaited, &["while the holder"]);
 }

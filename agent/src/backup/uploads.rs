@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -178,14 +178,27 @@ fn remove_others(copied: &Path, wanted: &Index) -> Result<(), BackupError> {
     Ok(())
 }
 
+/// Every entry lies in a folder that the index has too: nothing is put outside of the uploads, also not through a link.
 fn read_index(backup: &Path) -> io::Result<Index> {
     let lines = BufReader::new(File::open(backup.join(UPLOADS_INDEX))?).lines();
-    lines
+    let index = lines
         .map(|line| {
             let entry: Entry = serde_json::from_str(&line?)?;
             Ok((entry.path.clone(), entry))
         })
-        .collect()
+        .collect::<io::Result<Index>>()?;
+    let folder = |path: &str| index.get(path).is_some_and(|entry| entry.kind == Kind::Folder);
+    let inside = |path: &&String| {
+        let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+        plain && !path.is_empty() && path.rsplit_once('/').is_none_or(|(parent, _)| folder(parent))
+    };
+    match index.keys().find(|path| !inside(path)) {
+        None => Ok(index),
+        Some(path) => {
+            let text = format!("{path:?} does not lie in a folder of the uploads");
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        }
+    }
 }
 
 /// Compares the copy with its index, and says the first thing that is wrong.
@@ -254,6 +267,27 @@ mod tests {
     use super::*;
     use crate::backup::progress::{Meter, Progress};
     use crate::backup::stream::offload;
+
+    #[test]
+    fn an_index_that_leads_out_of_the_uploads_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let read = |entries: &[(&str, Kind)]| {
+            let line = |(path, kind): &(&str, Kind)| {
+                let entry = Entry { path: (*path).into(), mode: 0, uid: 0, gid: 0, kind: kind.clone() };
+                serde_json::to_string(&entry).unwrap() + "\n"
+            };
+            let text: String = entries.iter().map(line).collect();
+            fs::write(place.path().join(UPLOADS_INDEX), text).unwrap();
+            read_index(place.path())
+        };
+        let file = || Kind::File { bytes: 1, changed_at: (0, 0), sha256: "x".into() };
+        let link = || Kind::Link { target: "/etc".into() };
+        assert_eq!(read(&[("a", Kind::Folder), ("a/b", file()), ("c", link())]).unwrap().len(), 3);
+        for path in ["../a", "/etc/passwd", "", ".", "a/../../b", "a/b"] {
+            let error = read(&[("a", link()), (path, file())]).unwrap_err();
+            assert!(error.to_string().contains("does not lie in a folder"), "{path}: {error}");
+        }
+    }
 
     #[tokio::test]
     async fn a_second_pass_copies_what_changed_and_removes_what_is_gone() {

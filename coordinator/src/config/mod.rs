@@ -21,8 +21,9 @@ use soloist_core::policy::Policy;
 /// underscores, as in `SOLOIST_COORDINATOR_FLEET_DEFAULTS__LEASE`.
 pub const ENV_PREFIX: &str = "SOLOIST_COORDINATOR_";
 
-/// What is logged by default: the consensus library warns at every heartbeat that fails; `notice` says it once.
-const LOG: &str = "info,openraft=error";
+/// What is logged by default. The consensus library warns at every heartbeat that fails, which `notice` says once; and that of HTTP/2 at whatever a
+/// hostile client does, as often as it does it.
+const LOG: &str = "info,openraft=error,h2=error";
 
 /// Soloist's coordinator: keeps a NocoBase fleet safe while it is being changed.
 ///
@@ -71,7 +72,7 @@ pub struct Flags {
     #[arg(long, value_name = "LEVEL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_feature_level: Option<u32>,
-    /// What to log, for example "info" or "soloist_coordinator=debug" [default: info,openraft=error]
+    /// What to log, for example "info" or "soloist_coordinator=debug" [default: info,openraft=error,h2=error]
     #[arg(long, value_name = "FILTER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,

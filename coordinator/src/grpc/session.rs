@@ -87,7 +87,14 @@ pub(crate) async fn run(
         policy: shared.fleet_defaults.clone(),
         rival: false,
     };
+    // Cancel-safe: both only wait. An agent that has given up meanwhile is not registered, so that thousands that come back at
+    // once do not keep the log busy with sessions which nobody waits for any more.
+    let place = tokio::select! {
+        place = shared.registering.acquire() => place.expect("the places are never closed"),
+        () = to.closed() => return Ok(()),
+    };
     let applied = shared.propose(command).await?;
+    drop(place);
     let floor = match applied.reply {
         Ok(Reply::Registered { floor }) => floor.0,
         Ok(reply) => return Err(unexpected(&reply)),

@@ -42,7 +42,7 @@ pub(super) fn assume_stopped(
     }
     let awaited = fleet.current().is_some_and(|operation| awaits(operation, node));
     let stopped = node.stop_evidence.is_some() && fleet.nodes.contains_key(name);
-    if node.assumed.is_some() || stopped && !awaited {
+    if (node.assumed.is_some() || stopped) && !awaited {
         return Ok(Reply::Unchanged);
     }
     let needed = |operation: &Operation| {

@@ -154,6 +154,26 @@ fn whoever_was_said_to_be_off_and_is_heard_has_to_look() {
 }
 
 #[test]
+fn the_word_for_a_machine_from_before_does_not_count() {
+    // node-2 was off when the lock was granted. It came back, and the holder on it, before its agent was heard.
+    let mut log = running();
+    assert_eq!(log.push(Command::Raise { level: HOLDER_LEVEL, by: "kim".into() }), Ok(Reply::Done));
+    let hold = log.submit("hold", Request::Hold { mode: HoldMode::Solo, on: Some(name("node-1")) });
+    log.report("node-1", AppState::Serving);
+    assert_eq!(assume(&mut log, "node-2"), Ok(Reply::Done));
+    log.report("node-1", AppState::Serving);
+    let token = log.operation(&hold).token.expect("it has the lock");
+    let renew = Command::Renew { fleet: fleet(), operation: hold.clone(), token };
+    assert!(matches!(log.push(renew), Ok(Reply::Renewed { .. })));
+    assert_eq!(assume(&mut log, "node-2"), Ok(Reply::Unchanged), "nothing asks for it now");
+    force(&mut log, token);
+    log.report("node-1", AppState::Serving);
+    assert!(waits(log.operation(&hold)), "{:?}", log.operation(&hold));
+    assert_eq!(assume(&mut log, "node-2"), Ok(Reply::Done));
+    assert!(!waits(log.operation(&hold)));
+}
+
+#[test]
 fn a_machine_whose_power_is_off_has_no_holder() {
     let (mut log, hold, token) = held(HOLDER_LEVEL);
     force(&mut log, token);

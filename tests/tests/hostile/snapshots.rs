@@ -34,7 +34,9 @@ fn header(bytes: u64) -> v1::SnapshotPart {
         [("vote", pack(&vote)), ("meta", meta.to_vec()), ("bytes", pack(&bytes)), ("checksum", pack(&1))];
     let fields = fields.iter().flat_map(|(name, value)| [pack(name), value.clone()].concat());
     let payload = std::iter::once(0x84).chain(fields).collect();
-    let envelope = v1::RaftEnvelope { cluster: "soloist".into(), from: 9, to: 1, payload };
+    // A member that nobody has met before.
+    let passport = Some(v1::Passport { era: 0, store: 9, run: 1, draw: 1 });
+    let envelope = v1::RaftEnvelope { cluster: "soloist".into(), from: 9, to: 1, payload, passport };
     v1::SnapshotPart { part: Some(v1::snapshot_part::Part::Header(envelope)) }
 }
 

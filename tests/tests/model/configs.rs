@@ -123,10 +123,21 @@ pub(crate) fn two() -> Config {
     base("two", operations, Left::default(), vec![Reached::BothSucceed])
 }
 
+/// The same with two leader changes.
+pub(crate) fn leaders() -> Config {
+    let left = Left { promotes: 2, ..Left::default() };
+    Config { name: "leaders", left, ..two() }
+}
+
+/// A larger fleet.
+pub(crate) fn three() -> Config {
+    let operations = vec![hold(HoldMode::Solo)];
+    Config { nodes: 3, ..base("three", operations, Left::default(), vec![Reached::Succeeds]) }
+}
+
 /// A larger fleet, two operations and two leader changes: hours.
 pub(crate) fn large() -> Config {
-    let left = Left { promotes: 2, ..Left::default() };
-    Config { name: "large", nodes: 3, left, ..two() }
+    Config { name: "large", nodes: 3, ..leaders() }
 }
 
 /// A fence of the database around a node that is cut off: too large to be explored to its end in each run.

@@ -273,11 +273,6 @@ fn an_agent_without_its_ledger() {
 }
 
 #[test]
-fn a_fence_of_a_machine() {
-    explore(configs::machine(), STATES_MAX);
-}
-
-#[test]
 fn another_attempt() {
     explore(configs::retry(), STATES_MAX);
 }
@@ -302,12 +297,25 @@ fn a_start() {
     explore(configs::start(), STATES_MAX);
 }
 
-/// With MODEL_LARGE in the environment, the large fleet instead.
+#[test]
+fn two_leader_changes() {
+    explore(configs::leaders(), STATES_MAX);
+}
+
+#[test]
+fn three_nodes() {
+    explore(configs::three(), STATES_MAX);
+}
+
+/// With the name of a larger configuration in MODEL_LARGE, that one instead.
 #[test]
 fn two_operations() {
-    match std::env::var_os("MODEL_LARGE") {
-        Some(_) => explore(configs::large(), LARGE_MAX),
-        None => explore(configs::two(), STATES_MAX),
+    match std::env::var("MODEL_LARGE").as_deref() {
+        Err(_) => explore(configs::two(), STATES_MAX),
+        Ok("fence") => explore(configs::fence(), LARGE_MAX),
+        Ok("machine") => explore(configs::machine(), LARGE_MAX),
+        Ok("large") => explore(configs::large(), LARGE_MAX),
+        Ok(other) => panic!("MODEL_LARGE is fence, machine or large, not {other:?}"),
     }
 }
 
@@ -339,11 +347,6 @@ fn without_end_is_proven() {
 #[test]
 fn without_end_is_awaited() {
     is_noticed(Rule::EndIsAwaited, configs::taken(), &[Wrong::Freed]);
-}
-
-#[test]
-fn without_one_attempt() {
-    is_noticed(Rule::OneAttempt, configs::retry(), &[Wrong::Attempt]);
 }
 
 #[test]

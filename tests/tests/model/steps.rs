@@ -146,7 +146,10 @@ fn of_people(config: &Config, world: &World, steps: &mut Vec<Step>) {
                     steps.push(Step::Confirm(at));
                 }
                 if asked.and_then(|asked| asked.holder.as_ref()).is_some_and(|holder| !holder.accepted) {
-                    steps.push(Step::Accept(at));
+                    // It works where it runs, which is not where the power is off.
+                    if world.hosts[config.holders_on].up {
+                        steps.push(Step::Accept(at));
+                    }
                     if left.vanishes > 0 {
                         steps.push(Step::GiveUp(at));
                     }

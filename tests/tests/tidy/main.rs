@@ -256,11 +256,13 @@ fn every_invariant_and_rule_has_its_paragraph() {
             ));
         }
     }
-    let tests = mutation_tests(&read("tests/tests/sim_mutations.rs"));
+    // Where the simulation is not likely to come upon it, the model check is.
+    let mut tests = mutation_tests(&read("tests/tests/model/main.rs"));
+    tests.extend(mutation_tests(&read("tests/tests/sim_mutations.rs")));
     for (_, line, rule, body) in sections(&doc).iter().filter(|section| section.0 == 3) {
         match tests.get(rule) {
             None => found.push(format!(
-                "{DOC}:{line}: no test of tests/tests/sim_mutations.rs switches {rule} off: add one that shows the failure"
+                "{DOC}:{line}: no test of tests/tests/sim_mutations.rs or tests/tests/model switches {rule} off: add one that shows the failure"
             )),
             Some(test) if !body.contains(&format!("`{test}`")) => {
                 found.push(format!("{DOC}:{line}: {rule} is shown by the test `{test}`: name it in this section"));
