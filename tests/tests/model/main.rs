@@ -162,7 +162,7 @@ impl Reached {
 }
 
 /// Most states that a configuration of the standard tests may have.
-const STATES_MAX: usize = 60_000;
+const STATES_MAX: usize = 100_000;
 /// Most states of the large configuration.
 const LARGE_MAX: usize = 20_000_000;
 
