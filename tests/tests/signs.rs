@@ -1,11 +1,12 @@
 //! Signs that people put up: no new operations for a while, no users for a node.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use soloist_tests::harness::balancer::{Balancer, Kind};
 use soloist_tests::harness::users::Users;
-use soloist_tests::harness::{Fleet, FleetOptions, get, until};
+use soloist_tests::harness::{Fleet, FleetOptions, bin, get, until};
 
 const POLICY: &str =
     "traffic = \"balancer\"\ndrain_timeout = \"3s\"\nquiet_timeout = \"0s\"\ncontact_timeout = \"4s\"\n";
@@ -134,6 +135,15 @@ fn nobody_drains_where_users_come_directly() {
     assert!(refused.stderr.contains("traffic") && refused.stderr.contains("fleet apply"), "{refused:?}");
 }
 
+/// The same on node-1.
+fn break_glass(fleet: &Fleet, what: &str) {
+    let mut command = Command::new(bin("soloist-agent"));
+    command.arg("--config").arg(fleet.folder.join("agent-1.toml"));
+    let output = command.args(["break-glass", "traffic", what, "--reason", "no quorum"]).output();
+    let output = output.expect("the agent's program can be run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn without_coordinators_somebody_lets_users_in_and_it_is_known_afterwards() {
     let options = FleetOptions {
@@ -155,8 +165,10 @@ fn without_coordinators_somebody_lets_users_in_and_it_is_known_afterwards() {
     // In the middle of it every coordinator dies, and nobody can wait for that.
     fleet.members.iter_mut().for_each(|member| drop(member.take()));
     balancer.break_glass("on");
+    // The balancer's checks ask the node, which waits for the answer.
+    break_glass(&fleet, "on");
     let answers = |wanted: u16| move || get(port, APP).filter(|(code, _)| *code == wanted);
-    let _ = until("users to be let in", Duration::from_secs(30), || fleet.logs(), answers(200));
+    let _ = until("users to be let in", Duration::from_secs(30), || balancer.log() + &fleet.logs(), answers(200));
 
     // They come back, hear of it, and know that users may have written: the way back is no longer a matter of course.
     (0..fleet.members.len()).for_each(|at| fleet.start_member(at));
@@ -168,7 +180,9 @@ fn without_coordinators_somebody_lets_users_in_and_it_is_known_afterwards() {
         status["balancers"][0]["unsteered"].as_str().is_some_and(|text| text.contains("no quorum")),
         "{status}"
     );
+    assert_eq!(get(port, APP).map(|(code, _)| code), Some(200), "they stay in");
     balancer.break_glass("off");
+    break_glass(&fleet, "off");
     fleet.until("the end of it", 60, |status| !by_hand(status));
     let _ = until("users to wait again", Duration::from_secs(30), || fleet.logs(), answers(503));
     let _ = fleet.cli().run(&["operation", "approve", &operation]).expect(0);

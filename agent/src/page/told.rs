@@ -10,11 +10,17 @@ const KEPT_MAX: Duration = Duration::from_secs(600);
 /// An expected end that moves by less than this is no news.
 const DRIFT: Duration = Duration::from_secs(15);
 
+/// How long the last reason is still given after users were let in: a load balancer takes a moment to send them there, and whoever
+/// comes here meanwhile comes because of it.
+const LINGERS: Duration = Duration::from_secs(5);
+
 /// What was told last.
 #[derive(Debug, Clone, Default)]
 pub struct Told {
     notice: Option<(Notice, Option<Instant>)>,
     heard: Option<Instant>,
+    /// The reason that does not count any more, and since when.
+    last: Option<(String, Instant)>,
 }
 
 /// What users are told now.
@@ -30,7 +36,11 @@ impl Told {
     /// Takes what a coordinator says; whether that is news to somebody who waits.
     pub fn hear(&mut self, notice: Option<Notice>, now: Instant) -> bool {
         self.heard = Some(now);
-        let Some(notice) = notice else { return self.notice.take().is_some() };
+        let Some(notice) = notice else {
+            let Some((before, _)) = self.notice.take() else { return false };
+            self.last = Some((before.reason, now));
+            return true;
+        };
         let ends = notice.remaining.map(|remaining| now + Duration::from_millis(remaining.0));
         let Some((before, expected)) = &mut self.notice else {
             self.notice = Some((notice, ends));
@@ -50,9 +60,14 @@ impl Told {
         news
     }
 
-    /// What users are told now; `None` if nothing keeps them away as far as is known.
+    /// What users are told now; `None` if nothing keeps them away as far as is known, nor did a moment ago.
     #[must_use]
     pub fn now(&self, now: Instant) -> Option<Current> {
+        if self.is_over() {
+            let lingers = |(_, since): &&(String, Instant)| now.duration_since(*since) <= LINGERS;
+            let (reason, _) = self.last.as_ref().filter(lingers)?;
+            return Some(Current { reason: reason.clone(), remaining: None });
+        }
         let fresh = self.heard.is_some_and(|heard| now.duration_since(heard) <= KEPT_MAX);
         let (notice, ends) = self.notice.as_ref().filter(|_| fresh)?;
         let remaining = ends.map(|ends| ends.saturating_duration_since(now));
@@ -94,7 +109,9 @@ mod tests {
         assert!(!told.is_over());
         assert!(told.hear(None, after(33)));
         assert!(told.is_over());
-        assert_eq!(told.now(after(33)), None);
+        assert_eq!(told.now(after(34)), Some(Current { reason: "restore".into(), remaining: None }), "it lingers");
+        assert!(!told.hear(None, after(35)), "nothing new, and it does not linger for longer");
+        assert_eq!(told.now(after(39)), None);
     }
 
     #[test]

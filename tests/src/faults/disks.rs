@@ -1,12 +1,17 @@
-//! Disks that are full, and mounts that hang.
+//! Disks that are full or slow, and mounts that hang.
 
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::until;
 
 /// How the sources of all mounts of tests begin; the process id follows.
 const SOURCE: &str = "slft";
@@ -97,6 +102,57 @@ impl Filler {
 impl Drop for Filler {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// How much longer a sync takes on a slow disk: as on one that is worn out, or shared with a backup.
+const SLOWER_BY: Duration = Duration::from_millis(400);
+/// How long it may take to get hold of a process.
+const ATTACH_MAX: Duration = Duration::from_secs(10);
+
+/// A process whose syncs take long, until it is dropped. It is traced meanwhile.
+#[derive(Debug)]
+pub struct SlowSync {
+    tracer: Child,
+    trace: PathBuf,
+}
+
+impl SlowSync {
+    /// Slows the syncs of a process down, and notes them in a file. `None` when it has ended.
+    ///
+    /// # Panics
+    /// When strace is missing, or may not trace it.
+    #[must_use]
+    pub fn new(pid: u32, trace: &Path) -> Option<Self> {
+        let delay = format!("inject=fsync,fdatasync:delay_enter={}", SLOWER_BY.as_micros());
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-e", &delay, "-o"]).arg(trace);
+        command.args(["-p", &pid.to_string()]).stdin(Stdio::null());
+        let mut tracer = command.spawn().expect("this test needs strace");
+        let traced = || {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let held = status.contains(&format!("TracerPid:\t{}\n", tracer.id()));
+            let over = matches!(tracer.try_wait(), Ok(Some(_)));
+            (held || over).then_some(held)
+        };
+        let held = until("the tracer", ATTACH_MAX, || format!("process {pid}"), traced);
+        held.then(|| Self { tracer, trace: trace.to_owned() })
+    }
+
+    /// How many syncs have been slowed down.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        fs::read_to_string(&self.trace).unwrap_or_default().matches("(DELAYED)").count()
+    }
+}
+
+impl Drop for SlowSync {
+    fn drop(&mut self) {
+        // It lets go of the process; one that it killed would take the process along.
+        if let Some(pid) = i32::try_from(self.tracer.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::INT);
+        }
+        let _ = self.tracer.wait();
     }
 }
 

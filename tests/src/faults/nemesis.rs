@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, seq::IndexedRandom as _, seq::SliceRandom as _};
 use rustix::process::Signal;
 
-use super::disks::{Filler, Mount};
+use super::disks::{Filler, Mount, SlowSync};
 use super::record::wall_ms;
 use super::scene::Scene;
 use super::store;
@@ -29,6 +29,8 @@ pub enum Fault {
     PauseLeader,
     /// A member gets little done, as with a slow disk: it stands still for most of the time.
     SlowMember,
+    /// The syncs of a member's disk take long.
+    SlowDisk,
     /// An agent is killed.
     KillAgent,
     /// An agent stands still.
@@ -81,13 +83,14 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 30] = [
+    pub const ALL: [Fault; 31] = [
         Fault::KillMember,
         Fault::KillLeader,
         Fault::StopLeader,
         Fault::PauseMember,
         Fault::PauseLeader,
         Fault::SlowMember,
+        Fault::SlowDisk,
         Fault::KillAgent,
         Fault::PauseAgent,
         Fault::KillKeeper,
@@ -136,6 +139,7 @@ enum Mend {
     Agent(usize),
     Continue(Vec<Target>),
     Quicken(Pulse),
+    Sync(SlowSync),
     Cuts(Vec<(String, String)>),
     Room(Filler, Option<usize>),
     Unmount(Mount),
@@ -176,6 +180,7 @@ impl Nemesis {
                 Mend::Agent(at) => agent_up(scene, at),
                 Mend::Continue(list) => list.iter().for_each(|target| target.signal(Signal::CONT)),
                 Mend::Quicken(pulse) => drop(pulse),
+                Mend::Sync(slow) => drop(slow),
                 Mend::Cuts(cuts) => cuts.iter().for_each(|(from, to)| scene.net().heal(from, to)),
                 Mend::Room(filler, member) => {
                     drop(filler);
@@ -222,6 +227,11 @@ impl Nemesis {
             Fault::SlowMember => {
                 let target = Target::of(scene.fleet.members[m].as_ref()?.pid())?;
                 Some((member(m), Mend::Quicken(Pulse::start(target))))
+            }
+            Fault::SlowDisk => {
+                let pid = scene.fleet.members[m].as_ref()?.pid();
+                let slow = SlowSync::new(pid, &scene.fleet.folder.join(format!("syncs-{pid}")))?;
+                Some((member(m), Mend::Sync(slow)))
             }
             Fault::KillAgent => {
                 scene.fleet.agents[n].take()?.kill();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rustix::process::Signal;
-use soloist_tests::faults::disks::Filler;
+use soloist_tests::faults::disks::{Filler, SlowSync};
 use soloist_tests::faults::nemesis::revive;
 use soloist_tests::faults::store::{Harm, rejoin, spoil};
 use soloist_tests::harness::until;
@@ -25,6 +25,29 @@ fn harmed_stores_are_refused_and_new_members_take_their_place() {
         rejoin(&mut scene, at);
         ends_well(begin(&scene, &["plugin", "disable", "@nocobase/plugin-map"]));
     }
+    ends_good(scene);
+}
+
+#[test]
+fn disks_that_sync_slowly_delay_changes_and_break_nothing() {
+    let mut scene = scene("The leader's disk syncs slowly, then those of both followers");
+    let leader = scene.fleet.leader();
+    let followers = [(leader + 1) % 3, (leader + 2) % 3];
+    for (turn, slow) in [&[leader][..], &followers].into_iter().enumerate() {
+        let disks = slow.iter().map(|at| {
+            let member = scene.fleet.members[*at].as_ref().expect("it runs");
+            SlowSync::new(member.pid(), &scene.fleet.folder.join(format!("syncs-{turn}-{at}"))).expect("it runs")
+        });
+        let disks: Vec<SlowSync> = disks.collect();
+        let (change, _) = changing(&scene);
+        ends_well(change);
+        for disk in &disks {
+            until("a slow sync", Duration::from_secs(30), || scene.fleet.logs(), || (disk.count() > 0).then_some(()));
+        }
+        drop(disks);
+        ends_well(begin(&scene, &["plugin", "disable", "@nocobase/plugin-map"]));
+    }
+    assert!(scene.fleet.members.iter_mut().all(|member| member.as_mut().is_some_and(|member| member.runs())));
     ends_good(scene);
 }
 

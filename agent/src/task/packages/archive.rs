@@ -133,11 +133,9 @@ fn minor(version: &str) -> (String, String) {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let file = File::open(path).map_err(|error| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        io::Error::new(error.kind(), format!("{name}: {error}"))
-    })?;
-    file.take(TEXT_MAX).read_to_string(&mut text)?;
+    let name = Path::new(path.file_name().unwrap_or_default());
+    let file = File::open(path).map_err(|error| named(name, &error))?;
+    file.take(TEXT_MAX).read_to_string(&mut text).map_err(|error| named(name, &error))?;
     Ok(text)
 }
 
@@ -180,6 +178,41 @@ mod tests {
         assert!(other.contains("built for NocoBase 2.2.1, and this is 2.3.0"), "{other}");
         fs::remove_file(to.join("dist/server/index.js")).unwrap();
         assert!(problem(&to, &found, None).unwrap().contains("dist/server/index.js"));
+    }
+
+    #[test]
+    fn whatever_is_in_an_archive_stays_in_its_folder() {
+        let mut whole = Vec::new();
+        GzDecoder::new(packed(&GOOD).reopen().unwrap()).read_to_end(&mut whole).unwrap();
+        let names = |folder: &Path| {
+            let read = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+            read.collect::<std::collections::BTreeSet<_>>()
+        };
+        crate::hell::harm_all(&[whole], |bytes| {
+            let place = tempfile::tempdir().unwrap();
+            let archive = place.path().join("archive");
+            let file = File::create(&archive).unwrap();
+            let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+            io::Write::write_all(&mut gzip, bytes).unwrap();
+            gzip.finish().unwrap();
+            let to = place.path().join("in/new");
+            if let Err(error) = unpack(&archive, &to) {
+                assert!(!error.to_string().is_empty());
+            }
+            assert_eq!(names(place.path()), ["archive".into(), "in".into()].into());
+            assert_eq!(names(&place.path().join("in")), ["new".into()].into());
+            if let Ok(found) = package(&to) {
+                let _ = problem(&to, &found, Some("2.2.15"));
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        crate::hell::harm_texts(&[GOOD[0].1], |text| {
+            fs::write(folder.path().join("package.json"), text).unwrap();
+            match package(folder.path()) {
+                Ok(found) => drop(problem(folder.path(), &found, Some("2.2.15"))),
+                Err(error) => assert!(error.to_string().contains("package.json"), "{error}"),
+            }
+        });
     }
 
     #[test]
