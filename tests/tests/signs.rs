@@ -168,7 +168,8 @@ fn without_coordinators_somebody_lets_users_in_and_it_is_known_afterwards() {
     // The balancer's checks ask the node, which waits for the answer.
     break_glass(&fleet, "on");
     let answers = |wanted: u16| move || get(port, APP).filter(|(code, _)| *code == wanted);
-    let _ = until("users to be let in", Duration::from_secs(30), || balancer.log() + &fleet.logs(), answers(200));
+    let _ =
+        until("users to be let in", Duration::from_secs(30), || balancer.log() + &fleet.logs(), answers(200));
 
     // They come back, hear of it, and know that users may have written: the way back is no longer a matter of course.
     (0..fleet.members.len()).for_each(|at| fleet.start_member(at));

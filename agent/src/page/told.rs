@@ -109,7 +109,11 @@ mod tests {
         assert!(!told.is_over());
         assert!(told.hear(None, after(33)));
         assert!(told.is_over());
-        assert_eq!(told.now(after(34)), Some(Current { reason: "restore".into(), remaining: None }), "it lingers");
+        assert_eq!(
+            told.now(after(34)),
+            Some(Current { reason: "restore".into(), remaining: None }),
+            "it lingers"
+        );
         assert!(!told.hear(None, after(35)), "nothing new, and it does not linger for longer");
         assert_eq!(told.now(after(39)), None);
     }

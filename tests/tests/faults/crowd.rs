@@ -25,9 +25,9 @@ const LENGTH: Duration = Duration::from_secs(60);
 fn of_hundreds_of_agents_those_of_a_dead_leader_come_back_while_a_change_goes_on() {
     let mut scene = scene("Hundreds of agents, and a leader that dies");
     let members: Vec<_> = (0..3).map(|at| scene.fleet.member_address(at)).collect();
-    let count = std::env::var("SOLOIST_SWARM").ok().map(|text| text.parse().expect("SOLOIST_SWARM is a number"));
-    let swarm =
-        Swarm::start(scene.fleet.place(CROWD), members.clone(), "swarm", count.unwrap_or(SWARM));
+    let count =
+        std::env::var("SOLOIST_SWARM").ok().map(|text| text.parse().expect("SOLOIST_SWARM is a number"));
+    let swarm = Swarm::start(scene.fleet.place(CROWD), members.clone(), "swarm", count.unwrap_or(SWARM));
     swarm.until_all(BACK_MAX);
     let book = scene.book.clone();
     let lockers = Lockers::start(scene.fleet.place(CLIENT), &members, 3, 1, book);

@@ -36,13 +36,19 @@ fn disks_that_sync_slowly_delay_changes_and_break_nothing() {
     for (turn, slow) in [&[leader][..], &followers].into_iter().enumerate() {
         let disks = slow.iter().map(|at| {
             let member = scene.fleet.members[*at].as_ref().expect("it runs");
-            SlowSync::new(member.pid(), &scene.fleet.folder.join(format!("syncs-{turn}-{at}"))).expect("it runs")
+            SlowSync::new(member.pid(), &scene.fleet.folder.join(format!("syncs-{turn}-{at}")))
+                .expect("it runs")
         });
         let disks: Vec<SlowSync> = disks.collect();
         let (change, _) = changing(&scene);
         ends_well(change);
         for disk in &disks {
-            until("a slow sync", Duration::from_secs(30), || scene.fleet.logs(), || (disk.count() > 0).then_some(()));
+            until(
+                "a slow sync",
+                Duration::from_secs(30),
+                || scene.fleet.logs(),
+                || (disk.count() > 0).then_some(()),
+            );
         }
         drop(disks);
         ends_well(begin(&scene, &["plugin", "disable", "@nocobase/plugin-map"]));
