@@ -37,7 +37,7 @@ use world::World;
 type Scenario = (&'static str, fn(&mut World));
 
 /// On PostgreSQL.
-const ON_POSTGRES: [Scenario; 18] = [
+const ON_POSTGRES: [Scenario; 17] = [
     ("a_first_start_installs_once_then_starts_the_others", scenarios::first_start),
     ("c_plugin_change_under_load_with_the_leader_killed", scenarios::plugin_under_load),
     ("d_external_holders_solo_and_all_stopped", scenarios::holders),
@@ -50,7 +50,6 @@ const ON_POSTGRES: [Scenario; 18] = [
     ("v_plugin_packages_come_and_go", packages::come_and_go),
     ("v_a_plugin_uploaded_in_the_app_is_migrated_in_order", marker::migrated),
     ("v_commercial_plugins_are_fetched_in_order", commercial::fetched),
-    ("y_one_node_runs_in_several_processes", cluster::several),
     ("z_a_node_that_hangs_is_kept_from_the_database", fences::kept_out),
     ("w_stale_nodes_are_named_and_healed", packages::healed),
     ("b_power_cut_and_missing_quorum", scenarios::power_cut),
@@ -59,8 +58,9 @@ const ON_POSTGRES: [Scenario; 18] = [
 ];
 
 /// On PostgreSQL too: what has to do with upgrades, and what makes both lanes equally long.
-const UPGRADES: [Scenario; 11] = [
+const UPGRADES: [Scenario; 12] = [
     ("x_a_long_workflow_is_awaited_or_named", quiet::workflows),
+    ("y_one_node_runs_in_several_processes", cluster::several),
     ("k_a_broken_release_goes_back_by_itself", upgrades::broken),
     ("l_a_failed_check_or_a_refusal_goes_back", upgrades::refused),
     ("m_a_good_upgrade_with_the_leader_killed", upgrades::good),
