@@ -33,10 +33,10 @@ pub(crate) async fn statuses(
     local: bool,
     to: mpsc::Sender<Result<v1::StatusReply, Status>>,
 ) {
-    let mut applied = shared.raft.storage().applied();
+    let mut changes = shared.raft.storage().changes(&fleet);
     let mut last: Option<(v1::StatusReply, Instant)> = None;
     loop {
-        applied.mark_unchanged();
+        changes.mark_unchanged();
         let reading = if local {
             shared.local("only this member was asked".to_owned())
         } else {
@@ -67,7 +67,7 @@ pub(crate) async fn statuses(
             () = to.closed() => return,
             () = async {
                 sleep(PAUSE).await;
-                let _ = timeout(LOOK - PAUSE, applied.changed()).await;
+                let _ = timeout(LOOK - PAUSE, changes.changed()).await;
             } => {}
         }
     }
@@ -85,9 +85,9 @@ pub(crate) async fn events(
     if older && !forgotten(&shared, &fleet, &mut after, &to).await {
         return;
     }
-    let mut applied = shared.raft.storage().applied();
+    let mut changes = shared.raft.storage().changes(&fleet);
     loop {
-        applied.mark_unchanged();
+        changes.mark_unchanged();
         let events: Vec<_> = shared.raft.storage().read(|state, _| {
             let found = state.fleets.get(&fleet).map(|fleet| &fleet.events);
             found.into_iter().flatten().filter(|event| event.index > after).cloned().collect()
@@ -108,7 +108,7 @@ pub(crate) async fn events(
                 return;
             }
             () = to.closed() => return,
-            changed = applied.changed() => if changed.is_err() { return },
+            changed = changes.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -15,7 +15,7 @@ use soloist_coordinator::{
     raft::types::TypeConfig,
     store::{LogStore, Machine, Store},
 };
-use soloist_core::{Command, Entry, time::Time};
+use soloist_core::{Command, Entry, ids::FleetId, time::Time};
 use tempfile::TempDir;
 
 type Error = StorageError<TypeConfig>;
@@ -119,6 +119,33 @@ async fn reopening_builds_the_same_state_from_snapshot_and_log() {
     other.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
     assert!(waiting.await.unwrap());
     assert_eq!(handle.read(|state, index| (state.clone(), index)), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_follows_a_fleet_is_woken_for_its_entries_and_for_those_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let Store { mut log, mut machine, .. } = open(&folder);
+    let resume = |index, fleet: &FleetId| {
+        let command = Command::Resume { fleet: fleet.clone(), by: String::new(), reason: String::new() };
+        let entry = Entry { time: Time(index), wall_ms: index, feature_level: 1, command };
+        EntryOf::<TypeConfig>::new(id(1, index), EntryPayload::Normal(entry))
+    };
+    let (one, other) = (FleetId::new("one").unwrap(), FleetId::new("other").unwrap());
+    let (mut of_one, mut of_other) = (machine.handle().changes(&one), machine.handle().changes(&other));
+    let blank = EntryOf::<TypeConfig>::new(id(1, 0), EntryPayload::Blank);
+    log.blocking_append([blank, resume(1, &one), resume(2, &other), command(1, 3)]).await.unwrap();
+    let mut seen = Vec::new();
+    for index in 0..4 {
+        apply(&mut machine, &mut log, index..index + 1).await;
+        let changed = [&mut of_one, &mut of_other].map(|changes| changes.has_changed().unwrap());
+        seen.push((changed, *of_one.borrow_and_update(), *of_other.borrow_and_update()));
+    }
+    let expected = [([true, true], 0, 0), ([true, false], 1, 0), ([false, true], 1, 2), ([true, true], 3, 3)];
+    assert_eq!(seen, expected);
+    // Nobody is left who follows one: it is forgotten, and followed again from the start.
+    drop(of_one);
+    assert_eq!(*machine.handle().changes(&one).borrow(), 0);
+    assert_eq!(*machine.handle().changes(&other).borrow(), 3);
 }
 
 fn open(folder: &TempDir) -> Store {

@@ -291,6 +291,32 @@ impl Command {
     pub fn level(&self) -> u32 {
         if let Command::Raise { level, .. } = self { *level } else { FIRST_LEVEL }
     }
+
+    /// The only fleet that this can change; nothing if it may change several.
+    #[must_use]
+    pub fn fleet(&self) -> Option<&FleetId> {
+        match self {
+            Command::Promote { .. } | Command::Heard { .. } | Command::Raise { .. } => None,
+            Command::Register { fleet, .. }
+            | Command::Report { fleet, .. }
+            | Command::Submit { fleet, .. }
+            | Command::Confirm { fleet, .. }
+            | Command::Renew { fleet, .. }
+            | Command::Release { fleet, .. }
+            | Command::Abort { fleet, .. }
+            | Command::Retry { fleet, .. }
+            | Command::Decide { fleet, .. }
+            | Command::ForceRelease { fleet, .. }
+            | Command::SetPolicy { fleet, .. }
+            | Command::Freeze { fleet, .. }
+            | Command::Drain { fleet, .. }
+            | Command::AssumeStopped { fleet, .. }
+            | Command::Fence { fleet, .. }
+            | Command::Unfence { fleet, .. }
+            | Command::Resume { fleet, .. }
+            | Command::Timer { fleet, .. } => Some(fleet),
+        }
+    }
 }
 
 impl fmt::Display for Command {

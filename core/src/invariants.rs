@@ -35,10 +35,13 @@ pub const INVARIANTS: [(&str, Check); 8] = [
 
 /// Checks every fleet.
 pub fn invariants(state: &State) -> Result<(), Violation> {
-    for (id, fleet) in &state.fleets {
-        for (name, check) in INVARIANTS {
-            check(fleet).map_err(|what| Violation { fleet: id.clone(), name, what })?;
-        }
+    state.fleets.iter().try_for_each(|(id, fleet)| invariants_of(id, fleet))
+}
+
+/// Checks one fleet.
+pub fn invariants_of(id: &FleetId, fleet: &Fleet) -> Result<(), Violation> {
+    for (name, check) in INVARIANTS {
+        check(fleet).map_err(|what| Violation { fleet: id.clone(), name, what })?;
     }
     Ok(())
 }

@@ -176,13 +176,13 @@ struct Reports {
 
 impl Session<'_> {
     async fn run(mut self, mut incoming: Streaming<AgentMessage>) -> Result<(), Status> {
-        let mut applied = self.shared.raft.storage().applied();
+        let mut changes = self.shared.raft.storage().changes(&self.fleet);
         let mut ticks = interval(CONTACT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reports = Reports::default();
         let mut heard = Instant::now();
         loop {
-            applied.mark_unchanged();
+            changes.mark_unchanged();
             if !self.assign().await? {
                 return Ok(());
             }
@@ -204,7 +204,7 @@ impl Session<'_> {
                         return Ok(());
                     }
                 }
-                changed = applied.changed() => {
+                changed = changes.changed() => {
                     if changed.is_err() {
                         return Err(stopping());
                     }

@@ -3,9 +3,9 @@
 //! It lives in memory. On the disk are the newest snapshot and the log behind it, from which it is built again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io,
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use openraft::{
     EntryPayload, OptionalSend,
     storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine},
 };
-use soloist_core::{State, command::FEATURE_LEVEL};
+use soloist_core::{State, command::FEATURE_LEVEL, ids::FleetId};
 use tokio::sync::watch;
 
 use super::{
@@ -56,6 +56,14 @@ impl StoreHandle {
         self.shared.applied.subscribe()
     }
 
+    /// The index of the last applied entry that may have changed this fleet, as it changes, and no sooner than
+    /// [`StoreHandle::read`] includes it; 0 before the first. Whoever follows one fleet is not woken for the entries of all others.
+    pub fn changes(&self, fleet: &FleetId) -> watch::Receiver<u64> {
+        let mut followed = self.shared.followed.lock().expect(POISONED);
+        followed.retain(|_, sender| sender.receiver_count() > 0);
+        followed.entry(fleet.clone()).or_default().subscribe()
+    }
+
     /// Waits until the entry with this index is applied here. `false` if that takes longer than `deadline`.
     pub async fn wait_applied(&self, index: u64, deadline: Duration) -> bool {
         let mut applied = self.applied();
@@ -77,6 +85,28 @@ pub struct Machine<P = SnapshotFiles> {
 struct Shared {
     replica: RwLock<Replica>,
     applied: watch::Sender<u64>,
+    /// Fleets that somebody follows.
+    followed: Mutex<HashMap<FleetId, watch::Sender<u64>>>,
+}
+
+impl Shared {
+    fn new(replica: Replica) -> Self {
+        let applied = watch::Sender::new(replica.index());
+        Self { replica: RwLock::new(replica), applied, followed: Mutex::default() }
+    }
+
+    /// Wakes whoever waits for what entry `index` may have changed: this fleet, or all if there is none.
+    fn changed(&self, index: u64, fleet: Option<&FleetId>) {
+        self.applied.send_replace(index);
+        let followed = self.followed.lock().expect(POISONED);
+        let concerned: Vec<_> = match fleet {
+            Some(fleet) => followed.get(fleet).into_iter().collect(),
+            None => followed.values().collect(),
+        };
+        for changes in concerned {
+            changes.send_replace(index);
+        }
+    }
 }
 
 /// The state, and up to where it is.
@@ -136,8 +166,7 @@ impl<P: SnapshotPlace> Machine<P> {
             let found = replica.last.map_or("nothing".to_owned(), |last| format!("entries up to {last}"));
             return Err(damaged(snapshots.path(), Damage::LostSnapshot { purged: purged.index, found }));
         }
-        let applied = watch::Sender::new(replica.index());
-        let shared = Arc::new(Shared { replica: RwLock::new(replica), applied });
+        let shared = Arc::new(Shared::new(replica));
         Ok(Machine { shared, snapshots, max_level: FEATURE_LEVEL })
     }
 
@@ -187,7 +216,11 @@ impl<P: SnapshotPlace> RaftStateMachine<P::Config> for Machine<P> {
             }
             let response = self.shared.replica.write().expect(POISONED).apply(&entry);
             // Before the answer: whoever got it may wait for its index and must not wait in vain.
-            self.shared.applied.send_replace(entry.log_id.index);
+            let fleet = match &entry.payload {
+                EntryPayload::Normal(command) => command.command.fleet(),
+                EntryPayload::Blank | EntryPayload::Membership(_) => None,
+            };
+            self.shared.changed(entry.log_id.index, fleet);
             if let Some(responder) = responder {
                 responder.send(response);
             }
@@ -209,7 +242,7 @@ impl<P: SnapshotPlace> RaftStateMachine<P::Config> for Machine<P> {
         self.snapshots.run(move |snapshots| snapshots.save(&meta, &snapshot)).await?;
         let index = replica.index();
         *self.shared.replica.write().expect(POISONED) = replica;
-        self.shared.applied.send_replace(index);
+        self.shared.changed(index, None);
         Ok(())
     }
 

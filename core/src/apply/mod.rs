@@ -201,10 +201,21 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> Outcome {
         }
     };
     #[cfg(all(debug_assertions, not(feature = "mutations")))]
-    if let Err(violation) = crate::invariants::invariants(state) {
+    check(state, index, entry);
+    outcome
+}
+
+/// Builds for developers look after every entry at what it can have changed.
+#[cfg(all(debug_assertions, not(feature = "mutations")))]
+fn check(state: &State, index: u64, entry: &Entry) {
+    use crate::invariants::{invariants, invariants_of};
+    let checked = match entry.command.fleet() {
+        Some(id) => state.fleets.get(id).map_or(Ok(()), |fleet| invariants_of(id, fleet)),
+        None => invariants(state),
+    };
+    if let Err(violation) = checked {
         panic!("after entry {index} ({entry}): {violation}");
     }
-    outcome
 }
 
 fn refused(rejection: Rejection) -> Outcome {

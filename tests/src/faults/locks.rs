@@ -118,18 +118,20 @@ pub fn activate(place: &Place, members: &[SocketAddr], fleet: &str) {
             submission: Some(v1::Submission { by: "suite".into(), ..v1::Submission::default() }),
             skip_preflight: true,
         };
-        let mut turn = 0;
+        let (mut turn, began) = (0, Instant::now());
         loop {
             let mut stub = stub(&members[turn % members.len()]);
             turn += 1;
             let ask = v1::GetOperationRequest { fleet: fleet.to_owned(), operation: operation.to_owned() };
             // Asking twice is asking once.
-            let _ = timeout(ATTEMPT, stub.submit(submit.clone())).await;
+            let submitted = timeout(ATTEMPT, stub.submit(submit.clone())).await;
             let found = timeout(ATTEMPT, stub.get_operation(ask)).await;
+            let shown = format!("submitted: {submitted:?}\nfound: {found:?}");
             let view = found.ok().and_then(Result::ok).and_then(|found| found.into_inner().operation);
             if view.is_some_and(|view| view.ended) {
                 return;
             }
+            assert!(began.elapsed() < ENROL_MAX, "{operation} of {fleet} does not end\n{shown}");
             sleep(LOOK).await;
         }
     };
@@ -137,8 +139,7 @@ pub fn activate(place: &Place, members: &[SocketAddr], fleet: &str) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             for (operation, request) in requests {
-                let done = timeout(ENROL_MAX, work(operation, request)).await;
-                done.unwrap_or_else(|_| panic!("{operation} of {fleet} does not end"));
+                work(operation, request).await;
             }
         });
     });

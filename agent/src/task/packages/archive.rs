@@ -15,6 +15,8 @@ const ARCHIVE_MAX: u64 = 512 * 1024 * 1024;
 const CONTENT_MAX: u64 = 2 * 1024 * 1024 * 1024;
 /// Most entries.
 const ENTRIES_MAX: usize = 100_000;
+/// Most bytes of what says more of an entry: its long name, its attributes.
+const ATTRIBUTES_MAX: u64 = 64 * 1024;
 /// Largest `package.json` or list of versions that is read, in bytes.
 const TEXT_MAX: u64 = 1024 * 1024;
 
@@ -43,16 +45,9 @@ pub(super) fn sha256(path: &Path) -> io::Result<String> {
 /// When it is damaged, or not like that; says what.
 pub(super) fn unpack(archive: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
-    let file = io::BufReader::new(File::open(archive)?);
-    let mut entries = 0;
-    let mut left = CONTENT_MAX;
-    for entry in Archive::new(GzDecoder::new(file)).entries()? {
+    inspect(archive)?;
+    for entry in open(archive)?.entries()? {
         let mut entry = entry.map_err(damaged)?;
-        entries += 1;
-        left = left.checked_sub(entry.size()).ok_or_else(|| io::Error::other("it holds more than 2 GB"))?;
-        if entries > ENTRIES_MAX {
-            return Err(io::Error::other(format!("it has more than {ENTRIES_MAX} entries")));
-        }
         let name = entry.path()?.into_owned();
         let Some(inner) = inner(&name)? else { continue };
         let path = to.join(&inner);
@@ -66,11 +61,64 @@ pub(super) fn unpack(archive: &Path, to: &Path) -> io::Result<()> {
                 io::copy(&mut entry, &mut out).map_err(damaged)?;
                 out.sync_all()?;
             }
-            EntryType::XGlobalHeader | EntryType::XHeader => {}
-            _ => return Err(io::Error::other(format!("{} is neither a file nor a folder", name.display()))),
+            // Of the whole archive, and nothing that a plugin needs.
+            _ => {}
         }
     }
     Ok(())
+}
+
+fn open(archive: &Path) -> io::Result<Archive<GzDecoder<io::BufReader<File>>>> {
+    Ok(Archive::new(GzDecoder::new(io::BufReader::new(File::open(archive)?))))
+}
+
+/// Goes over the entries as they lie in the file, before the library reads what belongs to them: it takes a name or attributes of any
+/// length into memory, and follows lists of holes without end.
+fn inspect(archive: &Path) -> io::Result<()> {
+    let (mut entries, mut left, mut announced) = (0, CONTENT_MAX, None::<u64>);
+    for entry in open(archive)?.entries()?.raw(true) {
+        let mut entry = entry.map_err(damaged)?;
+        let size = entry.size();
+        entries += 1;
+        if entries > ENTRIES_MAX {
+            return Err(io::Error::other(format!("it has more than {ENTRIES_MAX} entries")));
+        }
+        left = left.checked_sub(size).ok_or_else(|| io::Error::other("it holds more than 2 GB"))?;
+        match entry.header().entry_type() {
+            EntryType::Directory | EntryType::Regular | EntryType::Continuous => {
+                // Where the two differ, the library would see other entries than this.
+                if announced.take().is_some_and(|announced| announced != size) {
+                    return Err(two_sizes());
+                }
+            }
+            EntryType::GNULongName | EntryType::XGlobalHeader | EntryType::XHeader => {
+                if size > ATTRIBUTES_MAX {
+                    return Err(io::Error::other(format!("it has a name or attributes of {size} bytes")));
+                }
+                for attribute in entry.pax_extensions()?.into_iter().flatten() {
+                    let attribute = attribute.map_err(damaged)?;
+                    if attribute.key_bytes() != b"size" {
+                        continue;
+                    }
+                    let size = attribute.value().ok().and_then(|size| size.parse().ok());
+                    let size =
+                        size.ok_or_else(|| io::Error::other("it has an entry whose size is no number"))?;
+                    if announced.replace(size).is_some_and(|before| before != size) {
+                        return Err(two_sizes());
+                    }
+                }
+            }
+            _ => {
+                let name = entry.path()?.into_owned();
+                return Err(io::Error::other(format!("{} is neither a file nor a folder", name.display())));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn two_sizes() -> io::Error {
+    io::Error::other("it has an entry with two sizes")
 }
 
 fn damaged(error: io::Error) -> io::Error {
@@ -213,6 +261,50 @@ mod tests {
                 Err(error) => assert!(error.to_string().contains("package.json"), "{error}"),
             }
         });
+    }
+
+    /// An archive of an entry of this type, and of an empty file.
+    fn entry(kind: EntryType, content: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let gzip = flate2::write::GzEncoder::new(file.reopen().unwrap(), flate2::Compression::fast());
+        let mut tar = tar::Builder::new(gzip);
+        for (kind, content) in [(kind, content), (EntryType::Regular, &[])] {
+            let mut header = tar::Header::new_gnu();
+            header.set_path("package/x").unwrap();
+            header.set_entry_type(kind);
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            header.set_cksum();
+            tar.append(&header, content).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap();
+        file
+    }
+
+    #[test]
+    fn what_a_plugin_never_has_is_refused_before_it_is_read() {
+        let long = vec![b'x'; usize::try_from(ATTRIBUTES_MAX).unwrap() + 1];
+        for (kind, content, why) in [
+            (EntryType::GNULongName, long.as_slice(), "a name or attributes of 65537 bytes"),
+            (EntryType::XHeader, &long, "a name or attributes of 65537 bytes"),
+            (EntryType::XGlobalHeader, &long, "a name or attributes of 65537 bytes"),
+            (EntryType::XHeader, b"10 size=9\n", "an entry with two sizes"),
+            (EntryType::XHeader, b"10 size=0\n10 size=9\n", "an entry with two sizes"),
+            (EntryType::XHeader, b"10 size=?\n", "an entry whose size is no number"),
+            (EntryType::XHeader, b"no attributes\n", "it is damaged"),
+            (EntryType::GNULongLink, b"x", "package/x is neither a file nor a folder"),
+            (EntryType::GNUSparse, b"", "package/x is neither a file nor a folder"),
+            (EntryType::Symlink, b"", "package/x is neither a file nor a folder"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let error = unpack(entry(kind, content).path(), folder.path()).unwrap_err().to_string();
+            assert!(error.contains(why), "{kind:?}: {error}");
+        }
+        // As npm writes them where a path is long.
+        let folder = tempfile::tempdir().unwrap();
+        unpack(entry(EntryType::XHeader, b"10 size=0\n21 path=package/long\n").path(), folder.path())
+            .unwrap();
+        assert_eq!(fs::read(folder.path().join("long")).unwrap(), b"");
     }
 
     #[test]
