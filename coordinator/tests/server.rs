@@ -132,6 +132,30 @@ async fn without_a_majority_status_is_stale_and_nothing_is_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_agents_that_have_given_up_most_are_not_registered() {
+    /// As many registrations as a member makes at a time, and three times as many agents.
+    const PLACES: u64 = 16;
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let last = cluster.running().find(|id| *id != leader).unwrap();
+    for id in cluster.running().filter(|id| *id != last).collect::<Vec<_>>() {
+        cluster.halt(id).await;
+    }
+    let mut agents = Vec::new();
+    for incarnation in 10..10 + 3 * PLACES {
+        agents.push(Agent::connect(&cluster, last, incarnation).await);
+    }
+    drop(agents);
+    // They are taken in order: when this one has had its answer, all of them had their turn.
+    assert_eq!(Agent::connect(&cluster, last, 9).await.ended().await.reason, NO_LEADER);
+    let metrics = cluster.get(last, "/metrics").await.1;
+    let tried = metrics.lines().filter(|line| line.contains("command=\"register\",result=\"failed\""));
+    let tried: u64 = tried.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+    assert!((1..=PLACES + 1).contains(&tried), "{tried} registrations were tried:\n{metrics}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_is_changed_only_from_what_was_seen() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;

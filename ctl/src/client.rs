@@ -21,7 +21,7 @@ use soloist_proto::{
         self, cluster_service_client::ClusterServiceClient, operator_service_client::OperatorServiceClient,
     },
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
     Code, Response, Status,
     transport::{Channel, Endpoint},
@@ -33,6 +33,8 @@ use crate::error::{CtlError, Kind, Result};
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long one endpoint may take to answer; a member itself gives up on its leader after 6 s.
 const ATTEMPT: Duration = Duration::from_secs(8);
+/// Between two attempts while nobody can decide.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How often a silent connection is asked for a sign of life, and how long that may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
@@ -175,6 +177,26 @@ impl Client {
     pub fn move_on(&self) {
         let next = (self.shared.good.load(Ordering::Relaxed) + 1) % self.shared.members.len();
         self.shared.good.store(next, Ordering::Relaxed);
+    }
+
+    /// Makes an attempt again, at another endpoint, while nobody can decide, for so long: the coordinators may be choosing a leader.
+    ///
+    /// # Errors
+    /// What the last attempt ended with.
+    pub async fn insist<T, F>(&self, within: Duration, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let end = Instant::now() + within;
+        loop {
+            match attempt().await {
+                Err(error) if error.kind == Kind::Unavailable && Instant::now() < end => {
+                    self.move_on();
+                    sleep(PAUSE).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     fn in_order(&self) -> impl Iterator<Item = usize> + use<> {

@@ -19,7 +19,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use soloist_core::assignment::AppState;
-use soloist_proto::door::{Caller, Calls, Door, Terms};
+use soloist_proto::door::{Caller, Calls, Door, STUCK_MAX, Terms};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,7 @@ const TERMS: Terms = Terms {
     greeting_max: Duration::ZERO,
     greeting_bytes: 0,
     idle_max: Duration::from_secs(30),
+    stuck_max: STUCK_MAX,
 };
 
 /// Why no traffic is sent to an app that serves.

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use rustix::process::{Resource, getrlimit};
 use soloist_proto::{
     FILE_DESCRIPTOR_SET,
-    door::{Calls, Terms},
+    door::{Calls, STUCK_MAX, Terms},
     v1::{
         agent_service_server::AgentServiceServer, cluster_service_server::ClusterServiceServer,
         operator_service_server::OperatorServiceServer, peer_service_server::PeerServiceServer,
@@ -58,6 +58,7 @@ pub(crate) fn terms() -> Terms {
         greeting_max: GREETING_MAX,
         greeting_bytes: GREETING_BYTES,
         idle_max: IDLE_MAX,
+        stuck_max: STUCK_MAX,
     }
 }
 

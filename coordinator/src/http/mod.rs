@@ -18,7 +18,7 @@ use axum::{
     routing::get,
 };
 
-use soloist_proto::door::{Calls, Terms};
+use soloist_proto::door::{Calls, STUCK_MAX, Terms};
 
 use crate::shared::Shared;
 
@@ -30,6 +30,7 @@ pub(crate) const TERMS: Terms = Terms {
     greeting_max: Duration::ZERO,
     greeting_bytes: 0,
     idle_max: Duration::from_secs(30),
+    stuck_max: STUCK_MAX,
 };
 
 /// Entries that a member's state may be behind its own log and still be ready.

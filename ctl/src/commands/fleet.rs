@@ -9,7 +9,6 @@ use clap::Subcommand;
 use serde::Serialize;
 use soloist_core::{ids::FleetId, policy::Policy};
 use soloist_proto::{convert::nested, v1};
-use tokio::time::{Instant, sleep};
 
 use crate::{
     client::ClusterStub,
@@ -19,9 +18,8 @@ use crate::{
     render::{Fresh, policy, status},
 };
 
-/// How long a change waits for a leader, and how often it asks.
+/// How long a change waits for a leader.
 const ELECTION: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// Look at what is wanted of the fleet, or change it: lengths of time, checks, backups
 #[derive(Debug, clap::Args)]
@@ -109,18 +107,15 @@ async fn apply(context: &Context, fleet: FleetId, file: &Path, dry_run: bool, re
         .map_err(|error| CtlError::new(Kind::Usage, format!("cannot read {}: {error}", file.display())))?;
     let wanted = policy_file::read(file, &text)?;
     // An election lasts about a second; nobody should have to ask again because of it.
-    let end = Instant::now() + ELECTION;
-    let (found, seen, fresh) = loop {
-        let got = get(context, &fleet).await?;
-        if !got.2.stale || Instant::now() >= end {
-            break got;
+    let newest = || async {
+        let (found, seen, fresh) = get(context, &fleet).await?;
+        if fresh.stale {
+            let text = format!("the policy may have been changed meanwhile: {}", fresh.reason);
+            return Err(CtlError::new(Kind::Unavailable, text));
         }
-        sleep(PAUSE).await;
+        Ok((found, seen))
     };
-    if fresh.stale {
-        let text = format!("the policy may have been changed meanwhile: {}", fresh.reason);
-        return Err(CtlError::new(Kind::Unavailable, text));
-    }
+    let (found, seen) = context.client.insist(ELECTION, newest).await?;
     let changes = policy::changes(&found, &wanted);
     let applied = !changes.is_empty() && !dry_run;
     let version = if applied {

@@ -6,7 +6,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use tokio::{
@@ -18,9 +17,6 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use super::{Caller, Seats};
-
-/// A client that takes nothing of what is written for it for so long is left.
-const STUCK_MAX: Duration = Duration::from_secs(10);
 
 /// A connection that was let in. It gives its seat back when it is dropped.
 #[derive(Debug)]
@@ -74,7 +70,8 @@ impl Connection {
             self.stuck = None;
             return result;
         }
-        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(STUCK_MAX)));
+        let stuck_max = self.caller.seats.terms.stuck_max;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(stuck_max)));
         match stuck.as_mut().poll(cx) {
             Poll::Ready(()) => {
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))

@@ -32,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 pub use calls::{Body, Calls, Counting};
 pub use connection::Connection;
 
+/// What [`Terms::stuck_max`] is everywhere.
+pub const STUCK_MAX: Duration = Duration::from_secs(10);
 /// That a door is full is told again after so long.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Pause after an error of the listener, for example when no file can be opened.
@@ -50,6 +52,8 @@ pub struct Terms {
     pub greeting_bytes: usize,
     /// A connection without a call is closed after so long.
     pub idle_max: Duration,
+    /// A client that takes nothing of what is written for it for so long is left.
+    pub stuck_max: Duration,
 }
 
 /// A listener that keeps to its [`Terms`].

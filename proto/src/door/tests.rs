@@ -22,9 +22,13 @@ const LONG: Terms = Terms {
     greeting_max: DEADLINE,
     greeting_bytes: 0,
     idle_max: Duration::from_secs(600),
+    stuck_max: Duration::from_secs(600),
 };
 
-/// Serves `/` at once, and `/slow` once there is a permit.
+/// More than the buffers between two programs take.
+const LARGE: usize = 64 * 1024 * 1024;
+
+/// Serves `/` and `/large` at once, and `/slow` once there is a permit.
 async fn serve(terms: Terms) -> (SocketAddr, Arc<Semaphore>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -32,6 +36,7 @@ async fn serve(terms: Terms) -> (SocketAddr, Arc<Semaphore>) {
     let slow = permits.clone();
     let routes = Router::new()
         .route("/", get(|| async { "here" }))
+        .route("/large", get(|| async { vec![0; LARGE] }))
         .route(
             "/slow",
             get(async move || slow.acquire().await.map(|permit| permit.forget()).map_or("", |()| "done")),
@@ -92,6 +97,22 @@ async fn whoever_is_being_answered_stays() {
     }
     assert_eq!(answered, CONNECTIONS_MAX);
     assert!(ask(at, "/").await.unwrap().ends_with("here"), "there is room again");
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_its_answer_is_left() {
+    let terms = Terms { stuck_max: Duration::from_millis(100), connections_max: 1, ..LONG };
+    let (at, _) = serve(terms).await;
+    let mut stuck = open(at, "GET /large HTTP/1.1\r\nhost: t\r\n\r\n").await;
+    let mut first = [0; 1];
+    timeout(DEADLINE, stuck.read_exact(&mut first)).await.unwrap().unwrap();
+    // It has the only seat, and a call: it does not go for another connection.
+    let let_in = async {
+        while !ask(at, "/").await.is_ok_and(|answer| answer.ends_with("here")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, let_in).await.expect("the seat must come free");
 }
 
 #[tokio::test]

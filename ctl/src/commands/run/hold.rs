@@ -4,7 +4,6 @@ use std::{process::ExitStatus, time::Duration};
 
 use soloist_core::{ids::FleetId, view::OperationView};
 use soloist_proto::v1;
-use tokio::time::Instant;
 
 use super::{
     Ended, Grant,
@@ -22,8 +21,6 @@ use crate::{
 
 /// How long a release is tried.
 const RELEASE_WITHIN: Duration = Duration::from_secs(60);
-/// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// A granted operation.
 pub(super) struct Held<'a> {
@@ -174,19 +171,13 @@ impl Held<'_> {
             token: self.grant.token.0,
             outcome: outcome.to_owned(),
         };
-        let deadline = Instant::now() + RELEASE_WITHIN;
-        loop {
-            let released = self.context.client.call(|mut stub| {
+        let client = &self.context.client;
+        let release = || {
+            client.call(|mut stub| {
                 let request = request.clone();
                 async move { stub.release(request).await }
-            });
-            match released.await {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind == Kind::Unavailable && Instant::now() < deadline => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+            })
+        };
+        client.insist(RELEASE_WITHIN, release).await.map(|_| ())
     }
 }

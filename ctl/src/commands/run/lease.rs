@@ -63,16 +63,7 @@ impl Lease {
     /// Accepts the grant. The coordinators may be choosing a leader at this very moment: then it is tried again, as a grant that has
     /// been withdrawn meanwhile is refused.
     pub(super) async fn accept(client: &Client, fleet: &FleetId, grant: &Grant) -> Result<Lease> {
-        let end = clock::since_boot() + ACCEPT;
-        let first = loop {
-            match renew(client, fleet, grant).await {
-                Err(error) if error.kind == Kind::Unavailable && clock::since_boot() < end => {
-                    client.move_on();
-                    tokio::time::sleep(PAUSE).await;
-                }
-                result => break result?,
-            }
-        };
+        let first = client.insist(ACCEPT, || renew(client, fleet, grant)).await?;
         let (to, standing) = watch::channel(first);
         let task = tokio::spawn(keep(client.clone(), fleet.clone(), grant.clone(), to));
         Ok(Lease { standing, task })
