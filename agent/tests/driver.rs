@@ -83,9 +83,12 @@ async fn an_app_that_ignores_sigterm_is_killed_only_if_allowed() {
 async fn a_daemonized_grandchild_belongs_to_the_app() {
     let node = Node::new();
     // The grandchild leaves session and parent and forgets its environment; the main process ends.
-    let script = "setsid env -i /bin/sh -c 'trap \"\" TERM HUP; while :; do sleep 0.05; done' &\necho $! > $OUT/up\nexit 0\n";
+    let script = "setsid env -i /bin/sh -c 'trap \"\" TERM HUP; echo on > \"$1\"; while :; do sleep 0.05; done' sh $OUT/deaf &
+        echo $! > $OUT/up
+        exit 0\n";
     node.start(script).await.unwrap();
     let child: u32 = node.file("up").await.parse().unwrap();
+    node.file("deaf").await;
     until(|| ProcessId::of(child).filter(|id| id.alive())).await;
     let begun = Instant::now();
     loop {

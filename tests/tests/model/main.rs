@@ -11,11 +11,13 @@ mod steps;
 mod truth;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use soloist_core::operation::{Blocked, Status};
 use soloist_core::rule::Rule;
+use stateright::report::{ReportData, ReportDiscovery, Reporter};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use steps::{Step, Steps, possible};
@@ -166,6 +168,31 @@ const STATES_MAX: usize = 100_000;
 /// Most states of the large configuration.
 const LARGE_MAX: usize = 20_000_000;
 
+/// Tells how far an exploration of minutes or hours is.
+struct Progress;
+
+impl Reporter<Checked> for Progress {
+    #[expect(clippy::print_stdout, reason = "whoever waits wants to see it")]
+    fn report_checking(&mut self, data: ReportData) {
+        let ReportData { total_states, unique_states, max_depth, duration, .. } = data;
+        println!(
+            "{unique_states} states, {total_states} transitions, depth {max_depth}, {} s",
+            duration.as_secs()
+        );
+    }
+
+    fn report_discoveries(
+        &mut self,
+        _model: &Checked,
+        _discoveries: BTreeMap<&'static str, ReportDiscovery<Checked>>,
+    ) {
+    }
+
+    fn delay(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+}
+
 #[expect(clippy::print_stdout, reason = "the size of what was explored belongs into the document")]
 fn explore(config: Config, most: usize) {
     let began = Instant::now();
@@ -176,7 +203,7 @@ fn explore(config: Config, most: usize) {
         .target_state_count(most.saturating_mul(8))
         .finish_when(HasDiscoveries::AnyFailures)
         .spawn_bfs();
-    let checker = checker.join();
+    let checker = if most == LARGE_MAX { checker.join_and_report(&mut Progress) } else { checker.join() };
     let states = checker.unique_state_count();
     println!(
         "{name}: {nodes} nodes, {states} states, {} transitions, depth {}, {} s",
