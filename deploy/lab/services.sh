@@ -5,7 +5,8 @@
 # The login role of the fleets' databases. Superuser: NocoBase's backup and restore want it, and the cluster is private.
 LAB_DB_USER=noco
 LAB_DB_PASSWORD=noco
-LAB_SERVICE_SECONDS=30
+# Each syncs files before it answers, and a disk that is busy with something else can take most of a minute for one.
+LAB_SERVICE_SECONDS=120
 
 # lab_as_postgres DIR COMMAND...: PostgreSQL refuses to run as root, so root becomes the user postgres for it.
 lab_as_postgres() {
@@ -36,7 +37,8 @@ lab_postgres_up() {
     lab_as_postgres "$dir" "$bin/pg_ctl" -D "$dir/data" -l "$dir/server.log" -w -t "$LAB_SERVICE_SECONDS" -o \
       "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300" start \
       >"$LAB_HOME/log/$name-start.log" 2>&1 ||
-      { lab_fail "PostgreSQL did not start on port $port; the end of $dir/server.log:"; tail -n 8 "$dir/server.log" >&2; return 1; }
+      { lab_fail "PostgreSQL did not start on port $port; the end of what pg_ctl said and of $dir/server.log:"
+        tail -n 4 "$LAB_HOME/log/$name-start.log" >&2; tail -n 8 "$dir/server.log" >&2; return 1; }
   fi
   lab_remember "$name" "$(head -n 1 "$dir/data/postmaster.pid")" || return 1
   echo "$dir" >"$LAB_HOME/run/$name.dir"

@@ -2,13 +2,14 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, routing::get};
+use axum::{Router, body::Body, routing::get};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, repeat},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::timeout,
 };
+use tokio_util::io::ReaderStream;
 
 use super::{Caller, Calls, Door, Terms};
 
@@ -25,26 +26,32 @@ const LONG: Terms = Terms {
     stuck_max: Duration::from_secs(600),
 };
 
-/// More than the buffers between two programs take.
-const LARGE: usize = 64 * 1024 * 1024;
+/// What the slow answers wait for, and what says that they do.
+struct Slow {
+    permits: Semaphore,
+    begun: Semaphore,
+}
 
-/// Serves `/` and `/large` at once, and `/slow` once there is a permit.
-async fn serve(terms: Terms) -> (SocketAddr, Arc<Semaphore>) {
+/// Serves `/` at once, `/endless` for ever, and `/slow` once there is a permit.
+async fn serve(terms: Terms) -> (SocketAddr, Arc<Slow>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let permits = Arc::new(Semaphore::new(0));
-    let slow = permits.clone();
+    let slow = Arc::new(Slow { permits: Semaphore::new(0), begun: Semaphore::new(0) });
+    let served = slow.clone();
     let routes = Router::new()
         .route("/", get(|| async { "here" }))
-        .route("/large", get(|| async { vec![0; LARGE] }))
+        .route("/endless", get(|| async { Body::from_stream(ReaderStream::new(repeat(0))) }))
         .route(
             "/slow",
-            get(async move || slow.acquire().await.map(|permit| permit.forget()).map_or("", |()| "done")),
+            get(async move || {
+                served.begun.add_permits(1);
+                served.permits.acquire().await.map(|permit| permit.forget()).map_or("", |()| "done")
+            }),
         )
         .layer(Calls)
         .into_make_service_with_connect_info::<Caller>();
     tokio::spawn(async move { axum::serve(Door::new(listener, terms), routes).await });
-    (address, permits)
+    (address, slow)
 }
 
 async fn open(at: SocketAddr, head: &str) -> TcpStream {
@@ -81,16 +88,12 @@ async fn clients_that_stall_keep_nobody_out() {
 
 #[tokio::test]
 async fn whoever_is_being_answered_stays() {
-    let (at, permits) = serve(LONG).await;
+    let (at, slow) = serve(LONG).await;
     let calls: Vec<_> = (0..CONNECTIONS_MAX).map(|_| tokio::spawn(ask(at, "/slow"))).collect();
-    // They are all under way once one more is turned away.
-    let turned_away = async {
-        while ask(at, "/").await.is_ok_and(|answer| !answer.is_empty()) {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(DEADLINE, turned_away).await.unwrap();
-    permits.add_permits(CONNECTIONS_MAX);
+    let begun = slow.begun.acquire_many(u32::try_from(CONNECTIONS_MAX).unwrap());
+    timeout(DEADLINE, begun).await.expect("all are under way").unwrap().forget();
+    assert_eq!(ask(at, "/").await.unwrap_or_default(), "", "one more is turned away");
+    slow.permits.add_permits(CONNECTIONS_MAX);
     let mut answered = 0;
     for call in calls {
         answered += usize::from(call.await.unwrap().is_ok_and(|answer| answer.ends_with("done")));
@@ -103,10 +106,10 @@ async fn whoever_is_being_answered_stays() {
 async fn who_takes_nothing_of_its_answer_is_left() {
     let terms = Terms { stuck_max: Duration::from_millis(100), connections_max: 1, ..LONG };
     let (at, _) = serve(terms).await;
-    let mut stuck = open(at, "GET /large HTTP/1.1\r\nhost: t\r\n\r\n").await;
+    let mut stuck = open(at, "GET /endless HTTP/1.1\r\nhost: t\r\n\r\n").await;
     let mut first = [0; 1];
     timeout(DEADLINE, stuck.read_exact(&mut first)).await.unwrap().unwrap();
-    // It has the only seat, and a call: it does not go for another connection.
+    // It has the only seat, and a call: it does not go for another connection, but because it takes nothing.
     let let_in = async {
         while !ask(at, "/").await.is_ok_and(|answer| answer.ends_with("here")) {
             tokio::task::yield_now().await;
