@@ -5,7 +5,7 @@
 # The login role of the fleets' databases. Superuser: NocoBase's backup and restore want it, and the cluster is private.
 LAB_DB_USER=noco
 LAB_DB_PASSWORD=noco
-# Each syncs files before it answers, and a disk that is busy with something else can take most of a minute for one.
+# Each syncs files before it answers, while other fleets keep processors and disk busy: within 30 s one was not there in a test.
 LAB_SERVICE_SECONDS=120
 
 # lab_as_postgres DIR COMMAND...: PostgreSQL refuses to run as root, so root becomes the user postgres for it.
