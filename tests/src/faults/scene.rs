@@ -1,7 +1,7 @@
 //! A fleet on hosts of its own, watched by the independent monitor, with a book in which everybody writes down what happens.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -124,6 +124,12 @@ impl Scene {
         self.fleet.net.clone().expect("a scene has a network")
     }
 
+    /// Whether the monitor has seen the app run on this node, by its marker or as [`STRAY`].
+    #[must_use]
+    pub fn has_seen(&self, node: &str) -> bool {
+        self.monitor.so_far().intervals.iter().any(|interval| interval.label == node)
+    }
+
     /// The file in which commands under the lock write that they are alive.
     #[must_use]
     pub fn signs(&self) -> PathBuf {
@@ -133,10 +139,20 @@ impl Scene {
     /// A command to be run under the lock: it writes a sign of life ten times a second, `tenths` times.
     #[must_use]
     pub fn holder(&self, mode: &str, tenths: u32) -> Vec<String> {
+        self.signing(mode, tenths, "true")
+    }
+
+    /// The same, until there is this file; at most two minutes, and no longer than the scene's folder is there.
+    #[must_use]
+    pub fn holder_until(&self, mode: &str, end: &Path) -> Vec<String> {
+        self.signing(mode, 1200, &format!("[ ! -e '{}' ]", end.display()))
+    }
+
+    fn signing(&self, mode: &str, tenths: u32, goes_on: &str) -> Vec<String> {
         let file = self.signs();
         let sign = "$SOLOIST_FENCING_TOKEN ${SOLOIST_SOLO_NODE:-none} $(date +%s%3N)";
         let script = format!(
-            "for i in $(seq {tenths}); do echo \"{mode} {sign}\" >>'{}'; sleep 0.1; done",
+            "for i in $(seq {tenths}); do {goes_on} || break; echo \"{mode} {sign}\" >>'{}' || exit 1; sleep 0.1; done",
             file.display()
         );
         vec!["sh".into(), "-c".into(), script]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use soloist_tests::faults::scene::Scene;
 use soloist_tests::harness::{Daemon, FleetOptions, bin};
 
-use super::support::{begin, ends_good_but_for, ends_well, granted};
+use super::support::{Held, ended_well, ends_good_but_for};
 
 fn library() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
@@ -49,10 +49,7 @@ fn wall_clocks_jump_by_hours_and_no_lease_or_deadline_ends() {
         with_clock(&mut scene, at);
         scene.fleet.until_whole();
     }
-    let command = scene.holder("all-stopped", 40);
-    let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    let held = begin(&scene, &[&["run", "--all-stopped", "--"][..], &words].concat());
-    granted(&scene);
+    let held = Held::begin(&scene, "all-stopped");
     let leader = scene.fleet.leader();
     let before = scene.fleet.cli().run(&["events", "-o", "json"]).expect(0).stdout;
     for by in ["+5h", "-3h"] {
@@ -62,7 +59,8 @@ fn wall_clocks_jump_by_hours_and_no_lease_or_deadline_ends() {
     // With another clock, the next leader goes on where this one stood.
     (0..3).filter(|at| *at != leader).for_each(|at| jump(&scene, at, "+20d"));
     scene.fleet.members[leader] = None;
-    ends_well(held);
+    scene.fleet.until("the next leader", 30, |status| status["current"]["granted"] == true);
+    ended_well(&held.let_go());
     with_clock(&mut scene, leader);
     scene.fleet.until_whole();
     let events = scene.fleet.cli().run(&["events", "-o", "json"]).expect(0).stdout;

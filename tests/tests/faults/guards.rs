@@ -7,17 +7,12 @@ use soloist_tests::faults::record::STRAY;
 use soloist_tests::faults::verdict::judge;
 use soloist_tests::harness::{bin, free_ports, until};
 
-use super::support::{begin, granted, scene};
+use super::support::{Held, scene};
 
 #[test]
 fn an_app_that_is_started_behind_its_back_turns_the_verdict_red() {
     let scene = scene("Somebody starts the app by hand beside a holder");
-    let command = scene.holder("solo", 30);
-    let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    let held = begin(&scene, &[&["run", "--solo", "--"][..], &words].concat());
-    granted(&scene);
-    let signs = scene.signs();
-    until("the holder at work", Duration::from_secs(20), String::new, || signs.exists().then_some(()));
+    let held = Held::begin(&scene, "solo");
     let path = |name: &str| scene.fleet.folder.join(name).to_string_lossy().into_owned();
     let mut planted = Command::new(bin("soloist"))
         .args(["stand-in", "start", "--port", &free_ports(1)[0].to_string()])
@@ -26,10 +21,15 @@ fn an_app_that_is_started_behind_its_back_turns_the_verdict_red() {
         .stderr(Stdio::null())
         .spawn()
         .expect("the stand-in can be started");
-    std::thread::sleep(Duration::from_secs(1));
+    let seen = || scene.has_seen(STRAY).then_some(());
+    until("the monitor to see it", Duration::from_secs(30), || scene.fleet.logs(), seen);
+    let signs = || std::fs::read_to_string(scene.signs()).unwrap_or_default().lines().count();
+    let before = signs();
+    let more = || (signs() >= before + 5).then_some(());
+    until("the holder's signs of life beside it", Duration::from_secs(30), || scene.fleet.logs(), more);
     planted.kill().expect("it runs");
     let _ = planted.wait();
-    drop(held.wait_with_output());
+    drop(held.let_go());
     scene.fleet.until_whole();
     let record = scene.end();
     let verdict = judge(&record);
