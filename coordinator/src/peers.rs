@@ -85,7 +85,8 @@ impl Peers {
         Some(v1::PeerEnvelope { cluster, from, to, era })
     }
 
-    /// Whether a call was meant for this member, and comes from one that still belongs to the cluster.
+    /// Whether a call was meant for this member, and comes from one that still belongs to the cluster. If not, that is no answer to what
+    /// the caller's own client wants: any other member can give one, so the code tells it to go on.
     pub(crate) fn check(
         &self,
         envelope: Option<&v1::PeerEnvelope>,
@@ -102,10 +103,10 @@ impl Peers {
                 }
                 let text = format!("member {} does not belong to the cluster any more", found.from);
                 let hint = "stop it; to come back it needs an empty data folder and another id";
-                Err(Problem::new(Code::FailedPrecondition, REMOVED, text, hint).into())
+                Err(Problem::new(Code::Unavailable, REMOVED, text, hint).into())
             }
             _ => Err(Problem::new(
-                Code::FailedPrecondition,
+                Code::Unavailable,
                 "wrong_member",
                 format!(
                     "this is member {} of cluster {:?}, and the call is for another",

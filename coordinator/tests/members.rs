@@ -47,6 +47,12 @@ async fn members_come_and_go_through_any_member() {
     let remove = v1::RemoveMemberRequest { member: followers[0], ..v1::RemoveMemberRequest::default() };
     let reply = within(cluster.membership(followers[1]).await.remove_member(remove)).await;
     assert!(reply.is_ok(), "{reply:?}");
+    // Its own clients, who cannot know, are told to ask another: a holder's lease does not end with a member.
+    let renew = v1::RenewRequest { fleet: "shop".into(), operation: "run-1".into(), token: 1 };
+    let refused = within(cluster.operator(followers[0]).await.renew(renew.clone())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    let refused = within(cluster.operator(followers[1]).await.renew(renew)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "an answer about the request: {refused:?}");
     eventually("everybody left knows that it has gone", async || {
         let reply =
             cluster.membership(4).await.members(v1::MembersRequest::default()).await.unwrap().into_inner();

@@ -233,6 +233,26 @@ async fn members_come_and_go() {
     assert_eq!(cluster.members[&leader].node.status().borrow().voters.len(), 2);
 }
 
+/// Whoever takes a member in looks at it next, and must not be told that there is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_members_shows_once_it_is_confirmed() {
+    let mut cluster = Cluster::start(1).await;
+    let leader = cluster.members[&cluster.leader().await].node.clone();
+    let shown = |id: u64| leader.status().borrow().addresses().get(&id).cloned();
+    for id in 2..=20 {
+        cluster.join(id).await;
+        let address = cluster.addresses[&id].to_string();
+        leader.add_learner(id, &address).await.unwrap();
+        assert_eq!(shown(id), Some(address.clone()));
+        let moved = address.replace("127.0.0.1", "localhost");
+        leader.move_member(id, &moved).await.unwrap();
+        assert_eq!(shown(id), Some(moved));
+        leader.remove_member(id).await.unwrap();
+        assert_eq!(shown(id), None);
+        cluster.crash(id).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_may_be_large_but_not_too_large() {
     let cluster = Cluster::start(3).await;

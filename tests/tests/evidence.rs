@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use soloist_demo::monitor::{Monitor, MonitorOptions, Process, Recording, Window, is_standin};
-use soloist_tests::harness::{Fleet, FleetOptions, Output, bin, until};
+use soloist_tests::harness::{Fleet, FleetOptions, Held, Output, bin, until};
 
 fn monitor(fleet: &Fleet) -> Monitor {
     let prefix = format!("{}/", fleet.name);
@@ -17,11 +17,6 @@ fn monitor(fleet: &Fleet) -> Monitor {
         node.unwrap_or_else(|| "elsewhere".to_owned())
     };
     Monitor::start(MonitorOptions::new(is_standin).labelled(label)).expect("the process table can be watched")
-}
-
-fn begin(fleet: &Fleet, args: &[&str]) -> Child {
-    let mut command = fleet.cli().command(args);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command line can be started")
 }
 
 /// The operation that ended last, with what is proven about it once the agents' last records have come.
@@ -122,16 +117,14 @@ fn operations_are_proven_exported_and_checked_and_what_breaks_the_promise_is_nam
     fleet.until_whole();
 
     // A holder alone.
-    let held = begin(&fleet, &["run", "--solo", "--", "sleep", "2"]);
-    fleet.until("the grant", 30, |status| status["current"]["granted"] == true);
-    monitor.mark("granted");
-    let held = held.wait_with_output().expect("the command line ends");
+    let held = Held::begin(&fleet, "solo", "true");
+    let granted = monitor.mark("granted");
+    let watched = || (monitor.so_far().duration > granted + Duration::from_secs(1)).then_some(());
+    until("a second of it watched", Duration::from_secs(20), || fleet.logs(), watched);
+    let alone = Window { from: granted, to: monitor.mark("let go") };
+    let said = held.let_go().expect(0).stderr;
     monitor.mark("over");
-    let said = String::from_utf8_lossy(&held.stderr).into_owned();
-    assert!(
-        held.status.success() && said.contains("only node-1 ran"),
-        "the proof comes with the end: {said}"
-    );
+    assert!(said.contains("only node-1 ran"), "the proof comes with the end: {said}");
     fleet.until_whole();
     let shown = last(&fleet, "proven");
     assert!(lines(&shown).contains("the app is not NocoBase"), "no sessions are claimed: {}", lines(&shown));
@@ -157,8 +150,7 @@ fn operations_are_proven_exported_and_checked_and_what_breaks_the_promise_is_nam
     let _ = check(&export(&fleet, &shown)).expect(0);
 
     // The agent of a stopped node is killed in the middle, and somebody starts the app on another one.
-    let held = begin(&fleet, &["run", "--solo", "--", "sleep", "3"]);
-    fleet.until("the grant", 30, |status| status["current"]["granted"] == true);
+    let held = Held::begin(&fleet, "solo", "true");
     fleet.agents[1] = None;
     let config = std::fs::read_to_string(fleet.folder.join("agent-3.toml")).expect("the agent has one");
     let mut foreign = by_hand(&fleet, &config);
@@ -170,7 +162,7 @@ fn operations_are_proven_exported_and_checked_and_what_breaks_the_promise_is_nam
     let _ = foreign.wait();
     fleet.start_agent(1);
     // Once something else has run, what comes next may wait for a person.
-    let _ = held.wait_with_output().expect("the command line ends");
+    drop(held.let_go());
     let shown = last(&fleet, "broken");
     assert!(lines(&shown).contains(&format!("BROKEN: node-3: process {pid} of ")), "{}", lines(&shown));
     assert!(!lines(&shown).contains("BROKEN: node-2"), "{}", lines(&shown));
@@ -178,9 +170,8 @@ fn operations_are_proven_exported_and_checked_and_what_breaks_the_promise_is_nam
     assert!(refused.stdout.contains(&format!("process {pid}")), "{refused:?}");
 
     let recording = monitor.stop().only(|interval| interval.label != "elsewhere");
-    let window = Window { from: recording.marks[0].at, to: recording.marks[1].at };
+    let window = Window { from: recording.marks[0].at, to: recording.marks[2].at };
     agrees(&recording, &solo_file, window);
-    let alone = Window { from: window.from, to: window.from + Duration::from_secs(1) };
     assert_eq!(recording.labels(alone), ["node-1"], "{}", recording.timeline(recording.whole(), 80));
 }
 

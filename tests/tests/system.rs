@@ -51,7 +51,9 @@ fn loaded(fleet: &Fleet, at: usize) -> bool {
 
 #[test]
 fn a_plugin_change_survives_the_death_of_leader_and_agent() {
-    let mut fleet = installed(&FleetOptions::default());
+    // Long enough that nobody looks at the grant when it is over.
+    let app_args = ["--start-delay-ms", "600", "--task-delay-ms", "3000"].map(String::from).into();
+    let mut fleet = installed(&FleetOptions { app_args, ..FleetOptions::default() });
     let monitor = monitor(&fleet);
     assert_eq!(head(fleet.agent_http[1], "/ready"), Some(200));
     let command = begin(&fleet, &["plugin", "enable", "@nocobase/plugin-map"]);

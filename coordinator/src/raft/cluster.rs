@@ -7,7 +7,7 @@ use std::{
 };
 
 use openraft::{BasicNode, ChangeMembers};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     error::ProposeError,
@@ -92,7 +92,8 @@ impl RaftNode {
     /// See [`ProposeError`]. Repeating the call is safe.
     pub async fn add_learner(&self, id: u64, address: &str) -> Result<(), ProposeError> {
         self.inner.gate.invite(id, address, Instant::now() + self.inner.options.deadline).await?;
-        self.in_turn(|| self.inner.raft.add_learner(id, BasicNode::new(address), false)).await
+        self.in_turn(|| self.inner.raft.add_learner(id, BasicNode::new(address), false)).await?;
+        self.shows(|status| status.belongs(id)).await
     }
 
     /// Makes a learner a voter. Only on the leader.
@@ -101,7 +102,8 @@ impl RaftNode {
     ///
     /// See [`ProposeError`]. Repeating the call is safe.
     pub async fn promote(&self, id: u64) -> Result<(), ProposeError> {
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await?;
+        self.shows(|status| status.voters.contains_key(&id)).await
     }
 
     /// Tells everybody where a member is now. Only on the leader.
@@ -110,7 +112,8 @@ impl RaftNode {
     ///
     /// See [`ProposeError`]. Repeating the call is safe.
     pub async fn move_member(&self, id: u64, address: &str) -> Result<(), ProposeError> {
-        self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, BasicNode::new(address))]))).await
+        self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, BasicNode::new(address))]))).await?;
+        self.shows(|status| status.addresses().get(&id).is_some_and(|shown| shown == address)).await
     }
 
     /// Takes a member out, for good: its id must not be used again. Only on the leader.
@@ -122,7 +125,8 @@ impl RaftNode {
         let known = self.status().borrow().voters.contains_key(&id);
         let ids = BTreeSet::from([id]);
         let change = if known { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
-        self.change(change).await
+        self.change(change).await?;
+        self.shows(|status| !status.belongs(id)).await
     }
 
     async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), ProposeError> {
@@ -140,6 +144,19 @@ impl RaftNode {
             match self.within_deadline(change()).await {
                 Err(ProposeError::Changing) if Instant::now() < end => sleep(TURN_PAUSE).await,
                 result => return result.map(drop),
+            }
+        }
+    }
+
+    /// Waits until the status shows a change that is decided: the library tells whoever asked for it before it publishes it, and the
+    /// caller's next look must not find the members as they were.
+    async fn shows(&self, change: impl FnMut(&RaftStatus) -> bool) -> Result<(), ProposeError> {
+        let mut status = self.status();
+        match timeout(self.inner.options.deadline, status.wait_for(change)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                let reason = "the change is decided, and does not show on this member yet".to_owned();
+                Err(ProposeError::Unavailable { reason })
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A fleet on hosts of its own, watched by the independent monitor, with a book in which everybody writes down what happens.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -136,25 +136,17 @@ impl Scene {
         self.fleet.folder.join("alive")
     }
 
+    /// A command of a shell that writes a sign of life of whoever holds the lock.
+    #[must_use]
+    pub fn sign(&self, mode: &str) -> String {
+        let sign = "$SOLOIST_FENCING_TOKEN ${SOLOIST_SOLO_NODE:-none} $(date +%s%3N)";
+        format!("echo \"{mode} {sign}\" >>'{}'", self.signs().display())
+    }
+
     /// A command to be run under the lock: it writes a sign of life ten times a second, `tenths` times.
     #[must_use]
     pub fn holder(&self, mode: &str, tenths: u32) -> Vec<String> {
-        self.signing(mode, tenths, "true")
-    }
-
-    /// The same, until there is this file; at most two minutes, and no longer than the scene's folder is there.
-    #[must_use]
-    pub fn holder_until(&self, mode: &str, end: &Path) -> Vec<String> {
-        self.signing(mode, 1200, &format!("[ ! -e '{}' ]", end.display()))
-    }
-
-    fn signing(&self, mode: &str, tenths: u32, goes_on: &str) -> Vec<String> {
-        let file = self.signs();
-        let sign = "$SOLOIST_FENCING_TOKEN ${SOLOIST_SOLO_NODE:-none} $(date +%s%3N)";
-        let script = format!(
-            "for i in $(seq {tenths}); do {goes_on} || break; echo \"{mode} {sign}\" >>'{}' || exit 1; sleep 0.1; done",
-            file.display()
-        );
+        let script = format!("for i in $(seq {tenths}); do {}; sleep 0.1; done", self.sign(mode));
         vec!["sh".into(), "-c".into(), script]
     }
 

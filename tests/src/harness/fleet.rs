@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Cli, Daemon, Net, Place, Poller, bin, get_json_at, kill_marked, until};
+use super::{Cli, Daemon, Net, Place, Poller, bin, free_ports, get_json_at, kill_marked, until};
 
 /// The host of clients in a network of one's own.
 pub const CLIENT: &str = "c";
@@ -85,20 +85,6 @@ pub struct Fleet {
     pub net: Option<Arc<Net>>,
     poller: Option<Poller>,
     _temp: tempfile::TempDir,
-}
-
-/// Ports that nobody listened on a moment ago.
-///
-/// # Panics
-/// When there are none.
-#[must_use]
-pub fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().expect("a bound socket has an address").port())
-        .collect()
 }
 
 impl Fleet {

@@ -6,12 +6,14 @@ pub mod crowd;
 mod daemon;
 mod fleet;
 mod haproxy;
+mod held;
 mod http;
 pub mod load;
 mod net;
 pub mod nginx;
 mod place;
 mod poller;
+mod ports;
 pub mod proxy;
 pub mod sockets;
 mod sticky;
@@ -22,11 +24,13 @@ use std::time::{Duration, Instant};
 
 pub use cli::{Cli, Output};
 pub use daemon::{Daemon, kill_marked, marked};
-pub use fleet::{CLIENT, Fleet, FleetOptions, free_ports, whole};
+pub use fleet::{CLIENT, Fleet, FleetOptions, whole};
+pub use held::Held;
 pub use http::{get, get_json, get_json_at, get_signed_in, head, head_at};
 pub use net::Net;
 pub use place::Place;
 pub use poller::Poller;
+pub use ports::free_ports;
 
 /// The folder with Soloist's programs: `SOLOIST_BIN`, else where cargo put them for these tests.
 ///

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use soloist_tests::faults::scene::Scene;
-use soloist_tests::harness::{Daemon, FleetOptions, bin};
+use soloist_tests::harness::{Daemon, FleetOptions, Held, bin};
 
-use super::support::{Held, ended_well, ends_good_but_for};
+use super::support::ends_good_but_for;
 
 fn library() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
@@ -49,7 +49,7 @@ fn wall_clocks_jump_by_hours_and_no_lease_or_deadline_ends() {
         with_clock(&mut scene, at);
         scene.fleet.until_whole();
     }
-    let held = Held::begin(&scene, "all-stopped");
+    let held = Held::begin(&scene.fleet, "all-stopped", &scene.sign("all-stopped"));
     let leader = scene.fleet.leader();
     let before = scene.fleet.cli().run(&["events", "-o", "json"]).expect(0).stdout;
     for by in ["+5h", "-3h"] {
@@ -60,7 +60,7 @@ fn wall_clocks_jump_by_hours_and_no_lease_or_deadline_ends() {
     (0..3).filter(|at| *at != leader).for_each(|at| jump(&scene, at, "+20d"));
     scene.fleet.members[leader] = None;
     scene.fleet.until("the next leader", 30, |status| status["current"]["granted"] == true);
-    ended_well(&held.let_go());
+    let _ = held.let_go().expect(0);
     with_clock(&mut scene, leader);
     scene.fleet.until_whole();
     let events = scene.fleet.cli().run(&["events", "-o", "json"]).expect(0).stdout;

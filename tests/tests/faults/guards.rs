@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use soloist_tests::faults::record::STRAY;
 use soloist_tests::faults::verdict::judge;
-use soloist_tests::harness::{bin, free_ports, until};
+use soloist_tests::harness::{Held, bin, free_ports, until};
 
-use super::support::{Held, scene};
+use super::support::scene;
 
 #[test]
 fn an_app_that_is_started_behind_its_back_turns_the_verdict_red() {
     let scene = scene("Somebody starts the app by hand beside a holder");
-    let held = Held::begin(&scene, "solo");
+    let held = Held::begin(&scene.fleet, "solo", &scene.sign("solo"));
     let path = |name: &str| scene.fleet.folder.join(name).to_string_lossy().into_owned();
     let mut planted = Command::new(bin("soloist"))
         .args(["stand-in", "start", "--port", &free_ports(1)[0].to_string()])

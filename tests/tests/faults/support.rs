@@ -1,7 +1,6 @@
 //! What the scenarios share.
 
-use std::path::PathBuf;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -9,7 +8,7 @@ use soloist_tests::faults::record::Record;
 use soloist_tests::faults::report::summary;
 use soloist_tests::faults::scene::Scene;
 use soloist_tests::faults::verdict::{Verdict, judge};
-use soloist_tests::harness::{FleetOptions, until};
+use soloist_tests::harness::FleetOptions;
 
 /// How long everything may take to be well once nothing is broken any more.
 const CALM_MAX: Duration = Duration::from_secs(90);
@@ -27,38 +26,8 @@ pub(crate) fn begin(scene: &Scene, args: &[&str]) -> Child {
 
 /// The command ends well.
 pub(crate) fn ends_well(command: Child) {
-    ended_well(&command.wait_with_output().expect("the command line ends"));
-}
-
-/// It has ended well.
-pub(crate) fn ended_well(output: &Output) {
+    let output = command.wait_with_output().expect("the command line ends");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// A command under the lock that stays at work until it is let go, however slow the machine is.
-pub(crate) struct Held {
-    command: Child,
-    end: PathBuf,
-}
-
-impl Held {
-    /// `mode` is `solo` or `all-stopped`. Waits until it is at work.
-    pub(crate) fn begin(scene: &Scene, mode: &str) -> Self {
-        let end = scene.fleet.folder.join("let-go");
-        let words = scene.holder_until(mode, &end);
-        let mode = format!("--{mode}");
-        let words = words.iter().map(String::as_str);
-        let command = begin(scene, &["run", &mode, "--"].into_iter().chain(words).collect::<Vec<_>>());
-        let at_work = || scene.signs().exists().then_some(());
-        until("the holder at work", Duration::from_secs(40), || scene.fleet.logs(), at_work);
-        Self { command, end }
-    }
-
-    /// Lets it come to its end, which may be a bad one.
-    pub(crate) fn let_go(self) -> Output {
-        std::fs::write(self.end, "").expect("a file in a temporary folder can be written");
-        self.command.wait_with_output().expect("the command line ends")
-    }
 }
 
 /// Waits for the grant, and gives the number of the solo node less one.
