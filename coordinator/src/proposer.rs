@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use soloist_core::{Command, Rejection, Reply};
-use soloist_proto::errors::{INTERNAL, NOT_LEADER, Problem, UNKNOWN_OUTCOME, UNREACHABLE};
+use soloist_proto::errors::{INTERNAL, NOT_LEADER, Problem, STOPPING, UNKNOWN_OUTCOME, UNREACHABLE};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Status};
 
@@ -123,14 +123,8 @@ fn repeat(why: &str) -> Problem {
 
 /// Whether another attempt may help: the call met no leader, or none that could finish it.
 fn may_repeat(problem: &Problem) -> bool {
-    [
-        NOT_LEADER,
-        UNREACHABLE,
-        UNKNOWN_OUTCOME,
-        soloist_proto::errors::DEADLINE,
-        soloist_proto::errors::STOPPING,
-    ]
-    .contains(&problem.reason.as_str())
+    [NOT_LEADER, UNREACHABLE, UNKNOWN_OUTCOME, soloist_proto::errors::DEADLINE, STOPPING]
+        .contains(&problem.reason.as_str())
 }
 
 impl From<ProposeError> for Problem {
@@ -152,8 +146,9 @@ impl From<ProposeError> for Problem {
             ProposeError::Refused { .. } => {
                 Problem::new(Code::FailedPrecondition, "refused", text, "see soloist cluster status")
             }
+            // No answer to the request: another member can give one.
             ProposeError::Fatal { .. } => {
-                Problem::new(Code::Internal, INTERNAL, text, "see this member's log, then start it again")
+                Problem::new(Code::Unavailable, STOPPING, text, "see this member's log, then start it again")
             }
         }
     }

@@ -136,6 +136,12 @@ impl Scene {
         self.fleet.folder.join("alive")
     }
 
+    /// How many signs of life there are.
+    #[must_use]
+    pub fn sign_count(&self) -> usize {
+        std::fs::read_to_string(self.signs()).unwrap_or_default().lines().count()
+    }
+
     /// A command of a shell that writes a sign of life of whoever holds the lock.
     #[must_use]
     pub fn sign(&self, mode: &str) -> String {

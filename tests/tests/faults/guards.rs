@@ -23,9 +23,8 @@ fn an_app_that_is_started_behind_its_back_turns_the_verdict_red() {
         .expect("the stand-in can be started");
     let seen = || scene.has_seen(STRAY).then_some(());
     until("the monitor to see it", Duration::from_secs(30), || scene.fleet.logs(), seen);
-    let signs = || std::fs::read_to_string(scene.signs()).unwrap_or_default().lines().count();
-    let before = signs();
-    let more = || (signs() >= before + 5).then_some(());
+    let before = scene.sign_count();
+    let more = || (scene.sign_count() >= before + 5).then_some(());
     until("the holder's signs of life beside it", Duration::from_secs(30), || scene.fleet.logs(), more);
     planted.kill().expect("it runs");
     let _ = planted.wait();

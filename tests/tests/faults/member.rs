@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use soloist_tests::faults::disks::{Filler, SlowSync};
 use soloist_tests::faults::nemesis::revive;
 use soloist_tests::faults::store::{Harm, rejoin, spoil};
-use soloist_tests::harness::until;
+use soloist_tests::harness::{Held, until};
 
 use super::support::{begin, changing, ends_good, ends_well, scene};
 
@@ -54,6 +54,30 @@ fn disks_that_sync_slowly_delay_changes_and_break_nothing() {
         ends_well(begin(&scene, &["plugin", "disable", "@nocobase/plugin-map"]));
     }
     assert!(scene.fleet.members.iter_mut().all(|member| member.as_mut().is_some_and(|member| member.runs())));
+    ends_good(scene);
+}
+
+/// Whoever decides stops in the middle of decisions; that is no answer to a holder, who asks the next one.
+#[test]
+fn a_holder_keeps_its_lock_when_the_disk_of_the_leader_is_full() {
+    let mut scene = scene("The disk of the leader is full while a holder works");
+    let held = Held::begin(&scene.fleet, "solo", &scene.sign("solo"));
+    let full = scene.fleet.leader();
+    let filler = Filler::new(&scene.fleet.folder.join(format!("member-{}", full + 1)));
+    let mut ended = scene.fleet.members[full].take().expect("it runs");
+    assert!(!ended.wait(Duration::from_secs(60)).success(), "{}", ended.log());
+    let another = |status: &serde_json::Value| {
+        let leads = status["freshness"]["leader"].as_u64();
+        status["current"]["granted"] == true && leads.is_some_and(|leads| leads != full as u64 + 1)
+    };
+    scene.fleet.until("another leader", 30, another);
+    // For longer than the lease.
+    let until_renewed = scene.sign_count() + 80;
+    let renewed = || (scene.sign_count() >= until_renewed).then_some(());
+    until("the holder to go on", Duration::from_secs(60), || scene.fleet.logs(), renewed);
+    let _ = held.let_go().expect(0);
+    drop(filler);
+    scene.fleet.start_member(full);
     ends_good(scene);
 }
 

@@ -126,8 +126,8 @@ async fn keep(client: Client, fleet: FleetId, grant: Grant, to: watch::Sender<St
             Ok(standing) => {
                 to.send_replace(standing);
             }
-            // Tried again, until the lease is too short.
-            Err(error) if error.kind == Kind::Unavailable => client.move_on(),
+            // Nobody has decided anything: tried again elsewhere, until the lease is too short.
+            Err(error) if matches!(error.kind, Kind::Unavailable | Kind::Failed) => client.move_on(),
             Err(error) => {
                 to.send_modify(|standing| standing.refused = Some(error));
                 return;
