@@ -148,8 +148,8 @@ impl RaftNode {
         }
     }
 
-    /// Waits until the status shows a change that is decided: the library tells whoever asked for it before it publishes it, and the
-    /// caller's next look must not find the members as they were.
+    /// Waits until the status shows a change that is decided: a task of its own publishes it, which may lag behind on a busy machine, and
+    /// the caller's next look must not find the members as they were.
     async fn shows(&self, change: impl FnMut(&RaftStatus) -> bool) -> Result<(), ProposeError> {
         let mut status = self.status();
         match timeout(self.inner.options.deadline, status.wait_for(change)).await {
