@@ -46,14 +46,14 @@ esac
 source "$root/deploy/lab/lab.sh"
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 
-redis_port=$((56379 + offset))
+redis_port=$((16379 + offset))
 grpc() { echo $((7400 + offset + $1)); }
 http() { echo $((7500 + offset + $1)); }
 agent() { echo $((7410 + offset + $1)); }
 app() { echo $((13000 + offset + $1)); }
 members="1 2 3" nodes="1 2 3"
 database=nocobase
-if [ "$server" = postgres ]; then db_name=PostgreSQL db_port=$((55432 + offset)); else db_name=MariaDB db_port=$((53306 + offset)); fi
+if [ "$server" = postgres ]; then db_name=PostgreSQL db_port=$((15432 + offset)); else db_name=MariaDB db_port=$((14306 + offset)); fi
 
 stop_all() {
   # Agents first, so that nobody starts an app again; then the apps by their markers, then the rest.

@@ -38,6 +38,16 @@ LAB_YARN_VERSION=1.22.22
 lab_say() { printf 'lab: %s\n' "$*" >&2; }
 lab_fail() { printf 'lab: error: %s\n' "$*" >&2; return 1; }
 
+# lab_fail_with MESSAGE FILE...: the end of each file comes before the message, which fails and so ends whoever has set -e.
+lab_fail_with() {
+  local message=$1 file; shift
+  for file in "$@"; do
+    lab_say "the end of $file:"
+    tail -n 8 "$file" >&2 || true
+  done
+  lab_fail "$message"
+}
+
 # lab_init WORK: choose the work folder.
 lab_init() {
   local work=${1:?lab_init needs the work folder}

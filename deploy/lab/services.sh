@@ -37,8 +37,7 @@ lab_postgres_up() {
     lab_as_postgres "$dir" "$bin/pg_ctl" -D "$dir/data" -l "$dir/server.log" -w -t "$LAB_SERVICE_SECONDS" -o \
       "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300" start \
       >"$LAB_HOME/log/$name-start.log" 2>&1 ||
-      { lab_fail "PostgreSQL did not start on port $port; the end of what pg_ctl said and of $dir/server.log:"
-        tail -n 4 "$LAB_HOME/log/$name-start.log" >&2; tail -n 8 "$dir/server.log" >&2; return 1; }
+      { lab_fail_with "PostgreSQL did not start on port $port" "$LAB_HOME/log/$name-start.log" "$dir/server.log"; return 1; }
   fi
   lab_remember "$name" "$(head -n 1 "$dir/data/postmaster.pid")" || return 1
   echo "$dir" >"$LAB_HOME/run/$name.dir"
@@ -77,8 +76,7 @@ lab_redis_up() {
     deadline=$((SECONDS + LAB_SERVICE_SECONDS))
     until [ -s "$dir/redis.pid" ] && lab_remember "$name" "$(cat "$dir/redis.pid")" 2>/dev/null; do
       if [ "$SECONDS" -ge "$deadline" ] || grep -q 'Failed listening on port' "$dir/redis.log" 2>/dev/null; then
-        lab_fail "Redis did not start on port $port; the end of $dir/redis.log:"
-        tail -n 8 "$dir/redis.log" >&2
+        lab_fail_with "Redis did not start on port $port" "$dir/redis.log"
         return 1
       fi
       sleep 0.05
@@ -128,8 +126,7 @@ lab_mariadb_up() {
   deadline=$((SECONDS + LAB_SERVICE_SECONDS))
   until lab_mariadb_sql "$port" 'select 1' >/dev/null 2>&1; do
     if [ "$SECONDS" -ge "$deadline" ] || ! lab_pid "$name" >/dev/null; then
-      lab_fail "MariaDB did not start on port $port; the end of $dir/server.log:"
-      tail -n 8 "$dir/server.log" >&2
+      lab_fail_with "MariaDB did not start on port $port" "$dir/server.log"
       return 1
     fi
     sleep 0.05

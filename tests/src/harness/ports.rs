@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Where they lie: below those that the system gives to connections and to whoever asks for any port (32768 and up), so that nobody is
-/// given one between now and the moment when its program listens on it.
+/// given one between now and the moment when its program listens on it, and no connection that ended a moment ago keeps it.
 const FIRST: u16 = 17_000;
 const COUNT: u16 = 15_000;
 

@@ -24,7 +24,7 @@ impl Server {
                     self.root(&format!("drop role if exists {role}"));
                 }
                 self.root(&format!("create database {app}"));
-                let port = self.kind.port().to_string();
+                let port = self.port.to_string();
                 let nodes = format!("nodes={}", roles.join(" "));
                 let app = format!("app={app}");
                 let mut command = Command::new("psql");
@@ -86,11 +86,11 @@ impl Server {
     /// Where the fence signs in.
     pub(crate) fn fence_url(&self) -> String {
         let scheme = if self.kind == Kind::Postgres { "postgres" } else { "mysql" };
-        format!("{scheme}://soloist_fence@127.0.0.1:{}/soloist", self.kind.port())
+        format!("{scheme}://soloist_fence@127.0.0.1:{}/soloist", self.port)
     }
 
     fn client_as(&self, role: &str, app: &str, name: &str, sql: &str) -> Command {
-        let port = self.kind.port().to_string();
+        let port = self.port.to_string();
         let mut command = match self.kind {
             Kind::Postgres => {
                 let mut command = Command::new("psql");

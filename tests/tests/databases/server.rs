@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use soloist_agent::backup::{Backups, Folder, Installation, Limits, Progress, Tools};
 use soloist_core::ids::BackupId;
-use soloist_tests::harness::until;
+use soloist_tests::harness::{free_ports, until};
 use tokio::sync::watch;
 
 /// No wait is longer.
@@ -30,10 +30,6 @@ pub(crate) enum Kind {
 impl Kind {
     fn name(self) -> &'static str {
         if self == Self::Postgres { "postgres" } else { "mariadb" }
-    }
-
-    pub(crate) fn port(self) -> u16 {
-        if self == Self::Postgres { 55732 } else { 55733 }
     }
 
     /// How many tables [`Kind::seed`] makes.
@@ -114,13 +110,16 @@ impl Kind {
 pub(crate) struct Server {
     pub(crate) kind: Kind,
     pub(crate) work: PathBuf,
+    /// Where it listens.
+    pub(crate) port: u16,
 }
 
 impl Server {
     /// Installs what is missing and starts it.
     pub(crate) fn start(kind: Kind) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let server = Self { kind, work: root.join(".cache/databases-test").join(kind.name()) };
+        let work = root.join(".cache/databases-test").join(kind.name());
+        let server = Self { kind, work, port: free_ports(1)[0] };
         fs::create_dir_all(&server.work).unwrap();
         server.lab(&["lab_down"]);
         match kind {
@@ -166,7 +165,7 @@ impl Server {
 
     fn up(&self) {
         let up = format!("lab_{}_up", self.kind.name());
-        self.lab(&[&up, &self.work.join("db").display().to_string(), &self.kind.port().to_string()]);
+        self.lab(&[&up, &self.work.join("db").display().to_string(), &self.port.to_string()]);
     }
 
     /// Calls a function of deploy/lab, and gives its output.
@@ -195,7 +194,7 @@ impl Server {
     pub(crate) fn root(&self, sql: &str) -> String {
         match self.kind {
             Kind::Postgres => self.lab(&["lab_sql", "postgres", sql]),
-            Kind::Mariadb => self.lab(&["lab_mariadb_sql", &self.kind.port().to_string(), sql]),
+            Kind::Mariadb => self.lab(&["lab_mariadb_sql", &self.port.to_string(), sql]),
         }
     }
 
@@ -253,7 +252,7 @@ impl Database<'_> {
 
     /// The same as variables.
     pub(crate) fn settings(&self, more: &[(&str, &str)]) -> BTreeMap<String, String> {
-        let (storage, port) = (self.storage.display().to_string(), self.server.kind.port().to_string());
+        let (storage, port) = (self.storage.display().to_string(), self.server.port.to_string());
         let base = [
             ("DB_DIALECT", self.server.kind.name()),
             ("DB_HOST", "127.0.0.1"),
@@ -286,7 +285,7 @@ impl Database<'_> {
 
     fn client(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        let port = self.server.kind.port().to_string();
+        let port = self.server.port.to_string();
         match self.server.kind {
             Kind::Postgres => {
                 command.env("PGPASSWORD", PASSWORD).env("PGHOST", "127.0.0.1").env("PGPORT", port);

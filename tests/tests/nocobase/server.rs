@@ -43,7 +43,7 @@ impl Server {
 
     /// The server's port.
     pub(crate) fn port(self) -> u16 {
-        self.either(55432, 53306) + self.offset
+        self.either(15432, 14306) + self.offset
     }
 
     /// How to watch the sessions of the fleet's database.

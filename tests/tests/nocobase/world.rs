@@ -254,7 +254,7 @@ impl World {
 
     /// Settings of a node by hand, for the lab's `lab_env_file`.
     pub(crate) fn by_hand(&self, port: u16, database: &str) -> String {
-        let (server, redis) = (self.server, 56379 + self.server.offset);
+        let (server, redis) = (self.server, 16379 + self.server.offset);
         format!(
             "APP_PORT={port} DB_DIALECT={} DB_PORT={} DB_DATABASE={database} REDIS_PORT={redis}",
             server.name(),
