@@ -15,7 +15,7 @@ use soloist_core::{
     members::{Found, MemberSeen},
 };
 use soloist_proto::{
-    errors::{DEADLINE, INTERNAL, Problem, REMOVED, UNREACHABLE},
+    errors::{DEADLINE, INTERNAL, Problem, REMOVED, UNREACHABLE, WRONG_MEMBER},
     v1::{self, cluster_service_client::ClusterServiceClient, peer_service_client::PeerServiceClient},
 };
 use tokio::time::{Instant, timeout_at};
@@ -107,7 +107,7 @@ impl Peers {
             }
             _ => Err(Problem::new(
                 Code::Unavailable,
-                "wrong_member",
+                WRONG_MEMBER,
                 format!(
                     "this is member {} of cluster {:?}, and the call is for another",
                     self.raft.id(),

@@ -6,7 +6,10 @@
 mod cluster;
 
 use cluster::{Cluster, eventually, within};
-use soloist_proto::v1;
+use soloist_proto::{
+    errors::{REMOVED, WRONG_MEMBER, from_status},
+    v1::{self, peer_service_client::PeerServiceClient},
+};
 use tonic::{Code, transport::Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -57,6 +60,37 @@ async fn members_come_and_go_through_any_member() {
         let reply =
             cluster.membership(4).await.members(v1::MembersRequest::default()).await.unwrap().into_inner();
         reply.members.iter().all(|info| info.member != followers[0]) && reply.quorum == 2
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_between_members_counts_only_where_it_was_meant_to_go() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let from = cluster.running().find(|id| *id != leader).unwrap();
+    let era = cluster.members[&leader].raft().era();
+    let mut client =
+        within(PeerServiceClient::connect(format!("http://{}", cluster.addresses[&leader]))).await.unwrap();
+    let meant = v1::PeerEnvelope { cluster: "test".into(), from, to: leader, era };
+    let hear = |envelope| v1::HearRequest { envelope, ..v1::HearRequest::default() };
+    let strayed = [
+        (None, WRONG_MEMBER),
+        (Some(v1::PeerEnvelope { cluster: "another".into(), ..meant.clone() }), WRONG_MEMBER),
+        (Some(v1::PeerEnvelope { to: from, ..meant.clone() }), WRONG_MEMBER),
+        (Some(v1::PeerEnvelope { era: era + 1, ..meant.clone() }), WRONG_MEMBER),
+        (Some(v1::PeerEnvelope { from: 9, ..meant.clone() }), REMOVED),
+    ];
+    for (envelope, reason) in strayed {
+        let refused = within(client.hear(hear(envelope.clone()))).await.unwrap_err();
+        let problem = from_status(&refused);
+        assert_eq!(problem.reason, reason, "{envelope:?}: {refused:?}");
+        // What a client of the caller wanted is not answered by this: it may go on to another member.
+        assert!(problem.is_transient(), "{envelope:?}: {refused:?}");
+    }
+    eventually("the leader hears what is meant for it", async || {
+        client.hear(hear(Some(meant.clone()))).await.is_ok()
     })
     .await;
     cluster.stop().await;

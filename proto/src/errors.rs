@@ -28,6 +28,8 @@ pub const PREFLIGHT: &str = "preflight";
 pub const DEADLINE: &str = "deadline";
 /// The member that calls was removed from the cluster.
 pub const REMOVED: &str = "removed";
+/// The call is for another member, or another cluster.
+pub const WRONG_MEMBER: &str = "wrong_member";
 /// The server is stopping.
 pub const STOPPING: &str = "stopping";
 /// Something broke in the server.

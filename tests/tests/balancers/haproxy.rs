@@ -9,7 +9,7 @@ use soloist_tests::harness::free_ports;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::client::{Asker, Upgraded, get, idle, slow};
+use crate::client::{Asker, Upgraded, ask, get, idle, slow};
 use crate::node::Node;
 use crate::{IN, LONG, SHORT, drive_until, drive_while, id, until, until_or, wanted};
 use soloist_tests::harness::proxy::{Group, changed, deploy, program};
@@ -272,6 +272,19 @@ async fn with_every_node_out_there_is_a_page() {
     world.page = Some(Node::page(page).await);
     drive_until(&mut balancer, &wanted(IN, LONG), Seen::In, out).await;
     assert_eq!(get(world.port, "/").await.body, "node-1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_was_being_answered_by_a_process_that_died_reads_the_page() {
+    let world = World::start().await;
+    let all = || world.one.requests() + world.two.requests();
+    let before = all();
+    for method in ["POST", "GET"] {
+        let answer = ask(world.port, method, "/die", "").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("30")), "{answer:?}");
+        assert!(answer.body.contains("We will be right back"), "{answer:?}");
+    }
+    assert_eq!(all(), before + 2, "what may have arrived is sent once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
